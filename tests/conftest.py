@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Setup of all tests."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hypothesis import settings
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
-# The grammar of web addresses, which no schema of a notebook asks for, takes every process seconds to build.
+# Takes every process seconds to build, and no notebook's schema needs its grammar of web addresses.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
-# One slow core must not fail a property for taking long, and a run must be repeatable.
+# A slow core must not make a property fail, and a run must be repeatable.
 settings.register_profile("nextlat_viz", deadline=None, derandomize=True)
 settings.load_profile("nextlat_viz")
 
@@ -35,13 +35,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def soak(request: pytest.FixtureRequest) -> bool:
-    """Whether endurance tests run at full length; otherwise they run a shortened form."""
+    """Whether endurance tests run at full length rather than shortened."""
     return bool(request.config.getoption("--soak"))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A user cache of the run's own, shared by its processes: nothing cached on this computer helps a test."""
+    """A user cache for this run, shared by its processes, so that no test uses what this computer has cached."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
     folder.mkdir(exist_ok=True)
@@ -56,7 +56,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def no_umap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No explorer lays out a UMAP: without an event loop its test would wait for it, longer than for all else."""
+    """Offer no UMAP in explorers: without an event loop a test would wait for the layout."""
     from nextlat_viz import analysis
     from nextlat_viz.errors import LatentsError
 
@@ -77,7 +77,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark browser tests, and say what runs in which order and what in one process."""
+    """Mark browser tests, and set the order of tests and the groups that share a process."""
     order = {}
     for item in items:
         browser, slow = Path(__file__).parent / "browser" in item.path.parents, item.get_closest_marker("slow")
@@ -86,9 +86,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("browser")
         if lab:
             item.add_marker(pytest.mark.xdist_group("JupyterLab"))
-        # A file's fixtures are made once. A slow test goes wherever there is time for it.
+        # Tests of a file share a process and its fixtures; slow tests go to any process.
         elif not (slow or item.get_closest_marker("xdist_group")):
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
-        # Among processes the longest come first, so that none is left with it at the end; else what fails at once.
+        # With several processes the longest tests start first, to finish together; with one, the quick ones do.
         order[item] = (not lab, not browser, not slow) if hasattr(config, "workerinput") else browser
     items.sort(key=order.__getitem__)

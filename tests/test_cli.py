@@ -131,7 +131,7 @@ def test_list_names_everything(capsys):
         (["studio", "--port", "70000"], "port must be in 1..65535"),
     ],
 )
-def test_mistakes_are_said_in_one_line(arguments, message, tmp_path, capsys):
+def test_mistakes_are_reported_in_one_line(arguments, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([argument.format(tmp=tmp_path) for argument in arguments])
     assert stopped.value.code == 2
@@ -193,7 +193,7 @@ def test_demo_without_a_browser_writes_the_report(tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.slow
-# It lays out a UMAP, which one process has compiled for other tests.
+# It lays out a UMAP, so it runs in the process that has compiled UMAP for other tests.
 @pytest.mark.xdist_group("umap")
 def test_demo_writes_report_and_figures_with_provenance(tmp_path, monkeypatch, capsys):
     draw, drawn = export._image, {}
@@ -256,7 +256,7 @@ def test_every_signal_that_ends_a_program_closes_the_studio(name, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no signal ends another process there as Ctrl-C does")
-def test_studio_serves_until_it_is_ended():
+def test_studio_serves_until_it_is_stopped():
     command = [sys.executable, "-m", "nextlat_viz.cli", "studio", "rrxor/nextlat", "--no-browser"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:

@@ -31,7 +31,7 @@ Mistake = Callable[[], Any]
 
 
 class Made:
-    """What the mistakes are made with, each made on first use."""
+    """The objects in the mistakes, each made on first use."""
 
     @functools.cached_property
     def checkpoint(self) -> Any:
@@ -80,7 +80,7 @@ TOKENS = np.arange(10).reshape(2, 5)
 TWICE = pd.DataFrame([[e, p, 0, 1] for e in (0, 1) for p in range(1, 6)], columns=["episode", "position", "a", "a"])
 TINY: Any = {"steps": 2, "layers": 1, "validation_episodes": 8, "progress": False}
 
-# What is called, and what its error must mention: the argument, and the value or what was given in its place.
+# The call, and what its error must mention: the argument, and its value or type.
 MISTAKES: dict[str, tuple[Mistake, tuple[str, ...]]] = {
     # load, list_checkpoints, Checkpoint
     "load: a world": (lambda: nlv.load("rrxor"), ("rrxor", "rrxor/nextlat")),
@@ -352,7 +352,7 @@ def outcome(mistake: Mistake) -> dict[str, Any]:
     return {"error": "", "text": "no error", "ours": False, "where": ""}
 
 
-# Calls whose meaning is clear, and the call they mean.
+# Calls with a clear meaning, and the calls that they mean.
 MEANT: dict[str, tuple[Mistake, Mistake]] = {
     "extract: the name of a checkpoint": (
         lambda: nlv.extract("rrxor/nextlat", made.episodes).X,
@@ -407,14 +407,14 @@ def outcomes() -> dict[str, dict[str, Any]]:
     return outcomes
 
 
-def test_every_public_name_is_mistaken() -> None:
+def test_every_public_name_has_a_mistake() -> None:
     named = {re.split(r"[:.]", name)[0] for name in MISTAKES}
     takes_arguments = {name for name in nlv.__all__ if callable(getattr(nlv, name))} - {"results", "Checkpoint"}
     assert takes_arguments <= named
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_named(name: str, outcomes: dict[str, dict[str, Any]]) -> None:
+def test_a_mistake_names_the_argument(name: str, outcomes: dict[str, dict[str, Any]]) -> None:
     result = outcomes[name]
     assert result["ours"], f"{result['error']}: {result['text']} ({result['where']})"
     missing = [part for part in MISTAKES[name][1] if part not in result["text"]]
@@ -422,12 +422,12 @@ def test_a_mistake_is_named(name: str, outcomes: dict[str, dict[str, Any]]) -> N
 
 
 @pytest.mark.parametrize("name", MEANT)
-def test_what_is_meant_is_done(name: str, outcomes: dict[str, dict[str, Any]]) -> None:
+def test_calls_with_a_clear_meaning_work(name: str, outcomes: dict[str, dict[str, Any]]) -> None:
     assert outcomes[name]["text"] == "no error", outcomes[name]["where"]
 
 
 def same(name: str) -> None:
-    """Compare a call of `MEANT` with what it means."""
+    """Compare a call of `MEANT` with the call that it means."""
     call, meaning = MEANT[name]
     np.testing.assert_array_equal(call(), meaning())
 

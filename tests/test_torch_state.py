@@ -1,4 +1,4 @@
-"""Torch's global device, precision and autocast change no result of ours; a user's own module keeps them."""
+"""Torch's global device, precision and autocast do not change our results; a user's own module keeps them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ CALLS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("call", CALLS)
-def test_a_result_does_not_depend_on_it(call: str, state: str) -> None:
+def test_results_do_not_depend_on_torchs_global_state(call: str, state: str) -> None:
     expected = CALLS[call]()
     with STATES[state]():
         result = CALLS[call]()

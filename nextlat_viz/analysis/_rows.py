@@ -53,14 +53,14 @@ def finite(X: Float[np.ndarray, "rows dim"], what: str = "the latents") -> Float
     bad = ~np.isfinite(X).all(axis=1)
     if bad.any():
         raise LatentsError(
-            f"{what} hold NaN or infinity in {int(bad.sum())} of {len(X)} rows: was the model trained too fast? "
+            f"{what} hold NaN or infinity in {int(bad.sum())} of {len(X)} rows: was the learning rate too high? "
             "Use other latents, or only the rows that are finite"
         )
     return X
 
 
 def features(latents: AnnData, name: str = "hidden") -> Float[np.ndarray, "rows dim"]:
-    """Return the latents of a site, finite; the site ``"all"`` is the concatenation of all."""
+    """Return the latents of a site, checked to be finite; site ``"all"`` joins the columns of all sites."""
     if name == ALL_SITES:
         return finite(
             np.concatenate([site(latents, name) for name in sites(latents)], axis=1), "the latents of all sites"
@@ -69,7 +69,7 @@ def features(latents: AnnData, name: str = "hidden") -> Float[np.ndarray, "rows 
 
 
 def sites_named(latents: AnnData, names: Any) -> list[str]:
-    """Return the sites that an argument names, checked; None is every site of the latents."""
+    """Check the names of sites in an argument and return them as a list; None means every site of the latents."""
     known = sites(latents)
     if names is None:
         return known
@@ -92,17 +92,17 @@ def prefixes(latents: AnnData) -> Int[np.ndarray, " rows"]:
 
 
 def prefix_ids(tokens: Int[np.ndarray, "n t"]) -> Int[np.ndarray, "n t"]:
-    """Number the prefixes of sequences, which may hold -1 where there is no token: equal prefixes, equal numbers."""
-    ids, number, seen = np.empty_like(tokens), np.zeros(len(tokens), np.int64), 0
+    """Number the prefixes of sequences: equal prefixes have equal numbers. A token may be -1, for none."""
+    ids, number, used = np.empty_like(tokens), np.zeros(len(tokens), np.int64), 0
     for t in range(tokens.shape[1]):
         _, number = np.unique(number * (tokens.max(initial=0) + 2) + tokens[:, t] + 1, return_inverse=True)
-        ids[:, t] = number + seen
-        seen += int(number.max()) + 1
+        ids[:, t] = number + used
+        used += int(number.max()) + 1
     return ids
 
 
 def number_rows(columns: Iterable[np.ndarray]) -> Int[np.ndarray, " rows"]:
-    """Number rows: equal numbers exactly where all columns agree, in numbers to 8 decimals."""
+    """Number rows: two rows have the same number exactly when all columns agree, floats to 8 decimals."""
     numbers = np.zeros(1, dtype=np.int64)
     for values in columns:
         if values.dtype.kind == "f":
@@ -127,9 +127,9 @@ def episode_index(latents: AnnData) -> Int[np.ndarray, " rows"]:
 def split_episodes(
     latents: AnnData, test_size: float = 0.3, seed: int = 0
 ) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]:
-    """Split the rows by episode, so that no held-out episode reads the tokens of a fitted one.
+    """Split the rows by episode; episodes of the same tokens go to the same side.
 
-    Episodes of the same tokens have the same latents, which would carry the answer across.
+    Such episodes have equal latents, so with one on each side a probe would be scored on rows that it was fitted on.
 
     Parameters
     ----------
@@ -172,10 +172,9 @@ def split_episodes(
 def swap_episodes(
     latents: AnnData, train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"], seed: int
 ) -> tuple[Int[np.ndarray, " moved"], Int[np.ndarray, " moved"]]:
-    """Pair each row with the row at its position in another episode of its side of the split.
+    """Pair each row with the row at the same position in another episode on the same side of the split.
 
-    Returns the rows that have a partner, and their partners. The end of an episode that is longer than its partner has
-    none.
+    Returns the rows that have a partner, and their partners. Rows past the end of the partner episode have none.
     """
     rng = np.random.default_rng(seed)
     index, position = episode_index(latents), column(latents, "position")
@@ -224,9 +223,9 @@ def picture_world(latents: AnnData) -> HiddenMarkovWorld:
 
 
 def few_threads(numbers: int) -> contextlib.AbstractContextManager[object]:
-    """Keep linear algebra on one thread where the arrays hold fewer numbers than pay for more.
+    """Limit linear algebra to one thread for arrays of few numbers.
 
-    Threads that wait for each other over 64 columns cost more than they save: on a busy two-core machine the same
+    With 64 columns, threads lose more time waiting for each other than they save: on a busy two-core machine the same
     probe took 0.2 s with one thread and 1 to 4 s with two.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]

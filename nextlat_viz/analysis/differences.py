@@ -1,4 +1,4 @@
-"""Where two models differ: row by row in what they predict, layer by layer in the geometry of their latents."""
+"""Differences between two models: row by row in their predictions, layer by layer in the geometry of their latents."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from anndata import AnnData
 from jaxtyping import Float, Int
 from scipy.special import rel_entr
 
-from nextlat_viz.analysis._rows import features, finite, latents_of, prefixes, require_same_rows
+from nextlat_viz.analysis._rows import episode_index, features, latents_of, prefixes, require_same_rows
 from nextlat_viz.analysis.prediction import exact_probs, model_probs, require_row
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import NO_WORLD, column, meta, sites, tokens_of, world_of
 from nextlat_viz.worlds import checks
 
-# Rows whose probabilities are read at a time: a vocabulary may have 50,000 tokens.
+# Probabilities are read in blocks of this many rows, because a vocabulary may have 50,000 tokens.
 _BLOCK = 4096
 
 
 def jensen_shannon(p: Float[np.ndarray, "*rows V"], q: Float[np.ndarray, "*rows V"]) -> Float[np.ndarray, "*rows"]:
     """Return the Jensen-Shannon divergence in bits along the last axis: 0 for equal distributions, 1 for disjoint ones.
 
-    Half of KL(p || m) plus half of KL(q || m), with m the mean of the two (Lin 1991). It is symmetric, and finite where
-    one of the two gives a token no chance at all.
+    Half of KL(p || m) plus half of KL(q || m), with m the mean of the two (Lin 1991). It is symmetric, and finite even
+    where one of the two gives a token probability 0.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def prediction_differences(
     Raises
     ------
     LatentsError
-        Latents of other rows; no probabilities and no head; vocabularies of two sizes.
+        Tables of different rows; no probabilities and no head; vocabularies of two sizes.
 
     Examples
     --------
@@ -97,8 +97,8 @@ def next_token_scores(latents: Any) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row for each of the table, in bits: ``surprise``, minus the base-2 logarithm of the probability of the token
-        that came (the loss at this row), NaN where the episode ends; ``entropy`` of the predicted distribution.
+        For each row of the table, in bits: ``surprise``, -log2 of the probability of the token that came next (the loss
+        at this row; NaN at the end of an episode), and ``entropy``, that of the predicted distribution.
 
     Raises
     ------
@@ -131,9 +131,8 @@ def _following(latents: AnnData) -> Int[np.ndarray, " rows"]:
         rows = np.arange(latents.n_obs)
         exact = exact_probs(latents, rows, model_probs(latents, rows[:1], None).shape[1])
         return np.full(len(rows), -1) if exact is None else np.where(exact.max(axis=1) == 1, exact.argmax(axis=1), -1)
-    _, episode = np.unique(column(latents, "episode"), return_inverse=True)
     padded = np.pad(tokens, ((0, 0), (0, 1)), constant_values=-1)
-    return np.asarray(padded[episode, np.minimum(position, tokens.shape[1])])
+    return np.asarray(padded[episode_index(latents), np.minimum(position, tokens.shape[1])])
 
 
 def _blocks(rows: Int[np.ndarray, " rows"]) -> list[Int[np.ndarray, " block"]]:
@@ -170,7 +169,7 @@ def layer_similarity(
     max_rows, seed : int
         Where there are more rows than `max_rows`, a seeded sample of them is compared.
     report : callable, optional
-        ``report(done, total)``, in layers of `a`. What it raises ends the computation.
+        Called as ``report(done, total)`` for each layer of `a`. An exception that it raises ends the computation.
 
     Returns
     -------
@@ -181,7 +180,7 @@ def layer_similarity(
     Raises
     ------
     LatentsError
-        Latents of other rows, or with NaN; no more rows than dimensions, where any two clouds look similar.
+        Tables of different rows, or with NaN; no more rows than dimensions, where any two clouds look similar.
 
     Examples
     --------
@@ -215,7 +214,7 @@ def layer_similarity(
 
 
 def nearest_rows(latents: Any, row: Any, site: str = "hidden", k: int = 5) -> pd.DataFrame:
-    """Return the rows nearest to a row in the full latent space, of histories that differ from it and each other.
+    """Return the rows nearest to a row in the full latent space: one for each history, and none of its own history.
 
     Parameters
     ----------
@@ -225,7 +224,7 @@ def nearest_rows(latents: Any, row: Any, site: str = "hidden", k: int = 5) -> pd
     site : str
         Layer of the latents.
     k : int
-        At most so many.
+        Most rows to return.
 
     Returns
     -------
@@ -246,11 +245,11 @@ def nearest_rows(latents: Any, row: Any, site: str = "hidden", k: int = 5) -> pd
     (3, True)
     """
     latents, k = latents_of(latents), at_least("k", k)
-    at, X = require_row(latents, row), features(latents, site)
-    distance = np.sqrt(np.square(X.astype(np.float64) - finite(X[at : at + 1]).astype(np.float64)).sum(axis=1))
+    row, X = require_row(latents, row), features(latents, site)
+    distance = np.sqrt(np.square(X.astype(np.float64) - X[row].astype(np.float64)).sum(axis=1))
     history = prefixes(latents)
     order = np.argsort(distance, kind="stable")
-    order = order[history[order] != history[at]]
+    order = order[history[order] != history[row]]
     _, first = np.unique(history[order], return_index=True)
     chosen = order[np.sort(first)[:k]]
     places = {name: column(latents, name)[chosen] for name in ("episode", "position")}

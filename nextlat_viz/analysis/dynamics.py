@@ -1,4 +1,4 @@
-"""Latent dynamics: the states that psi gives, and how well it predicts those of its transformer."""
+"""Latent dynamics: the states that psi predicts, and their distance from the transformer's own."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def psi_rollout(model: Any, tokens: Tokens, start: int | None = None) -> Float[n
     Parameters
     ----------
     model : Checkpoint, name or ModelPredictor
-        Of an objective with latent dynamics.
+        Trained by an objective with latent dynamics.
     tokens : int array (episodes, positions)
-        Of any length, also past the model's context.
+        Of any length, even past the model's context.
     start : int, optional
         Tokens the transformer reads; psi reads the others. Default 0, or 1 where the model has no start token.
 
@@ -177,13 +177,13 @@ def _episodes(models: Models[ModelPredictor], n: int, seed: int) -> Episodes:
 
 
 def _divergence(predictor: ModelPredictor, steps: int, rows: slice, batch: Batch) -> dict[str, list[Tensor]]:
-    """Return, for each quantity, the two sums over positions that it is the ratio of, by episode and step."""
+    """Return the numerator and the denominator of each quantity: sums over positions, by episode and step."""
     model = psi_of(predictor)
     states = model.backbone.states(batch.inputs, batch.documents)
     hidden = states["hidden"]
     # Softmaxes over a large vocabulary take most of the time: compute them only at scored positions, and those of
     # the transformer once for all steps.
-    taught = _log_probs(predictor, hidden[batch.target_mask])
+    log_probs = _log_probs(predictor, hidden[batch.target_mask])
     place = batch.target_mask.flatten().cumsum(dim=0).view_as(batch.target_mask) - 1
     ratios: dict[str, list[tuple[Tensor, Tensor]]] = {"relative": [], "distance": [], "kl": []}
     for i, guess in enumerate(model.psi.rollout(hidden, states["embed"], steps)):
@@ -192,7 +192,7 @@ def _divergence(predictor: ModelPredictor, steps: int, rows: slice, batch: Batch
         missed = (guess - true).double().square().sum(-1)
         moved = (true - hidden[:, : -i - 1]).double().square().sum(-1)
         kl = torch.zeros_like(missed)
-        p, q = taught[place[:, i + 1 :][scored]], _log_probs(predictor, guess[scored])
+        p, q = log_probs[place[:, i + 1 :][scored]], _log_probs(predictor, guess[scored])
         kl[scored] = F.kl_div(q, p, reduction="none", log_target=True).sum(dim=-1)
         ratios["relative"].append(((missed * inside).sum(dim=1), (moved * inside).sum(dim=1)))
         ratios["distance"].append(((missed.sqrt() * inside).sum(dim=1), inside.double().sum(dim=1)))
@@ -224,7 +224,7 @@ def with_psi(model: Objective, name: str) -> NextLat:
 def psi_states(predictor: ModelPredictor, inputs: Int[Tensor, "n t"], start: int | None) -> Float[Tensor, "n t dim"]:
     """Return the states after each input: the transformer's up to position `start`, then psi's on the true tokens.
 
-    The inputs are those of a batch, with the start token where the model has one: it is position 0. By default psi
+    The inputs are those of a batch, including the start token (position 0) of models that have one. By default psi
     starts at the first position.
     """
     model, backbone = psi_of(predictor), predictor.model.backbone
@@ -254,7 +254,7 @@ def rollout(model: NextLat, state: Float[Tensor, "*n dim"], tokens: Int[Tensor, 
 def readers(predictor: ModelPredictor, length: int, start: int | None = None) -> dict[str, Callable[[Tensor], Tensor]]:
     """Return functions from the inputs of batches (n, t) to states (n, t, dim), for up to `length` tokens.
 
-    One is the transformer; the other, where the model has it, is psi, which starts from the transformer's state at
+    One is the transformer. The other, for models that have it, is psi, which starts from the transformer's state at
     position `start`.
     """
     functions: dict[str, Callable[[Tensor], Tensor]] = {TRANSFORMER: lengthened(predictor.model.backbone, length)}

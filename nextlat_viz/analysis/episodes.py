@@ -29,15 +29,15 @@ K = TypeVar("K")
 
 
 def held_out_split(world: World) -> str:
-    """Return the split that no model was trained on, or the first where there is none."""
+    """Return the split that no model was trained on, or the world's first split where there is none."""
     return "test" if "test" in world.splits else world.splits[0]
 
 
 def heldout_episodes(models: Models, n: int, length: int | None = None, *, seed: int) -> Episodes:
     """Draw held-out episodes that all models can read.
 
-    By default they are as long as in training, of which all but the last token are read; where the models
-    have several contexts, the shortest counts.
+    By default they are as long as in training, where models read all but the last token. If contexts differ, the
+    shortest counts.
     """
     at_least("n", n, 2, "a standard error needs two episodes")
     if length is None:
@@ -47,15 +47,13 @@ def heldout_episodes(models: Models, n: int, length: int | None = None, *, seed:
 
 
 def whole_length(models: Models, length: int | None) -> int:
-    """Return the tokens of an episode: `length`, else the world's own, else as many as every model can predict."""
+    """Return the length of an episode: `length` if given, else the world's, else as many as every model can predict."""
     if length is not None:
         return at_least("length", length)
     if models.world.length is not None:
         return models.world.length
     if models.context is None:
-        raise ValueError(
-            f"length is needed: episodes of world {models.world.name!r} and what these models read have no limit"
-        )
+        raise ValueError(f"length is needed: neither episodes of world {models.world.name!r} nor these models limit it")
     return models.context + 1
 
 
@@ -65,7 +63,7 @@ def within_context(models: Models, length: int) -> int:
 
 
 def require_next_token(world: World, measure: str) -> None:
-    """Raise unless models of the world predict the next token, so that a prediction is legal or not."""
+    """Raise unless models of the world predict the next token: only then is a prediction legal or not."""
     if not world.predicts_next_token:
         raise ValueError(
             f"{measure} asks whether the next token is legal, but models of world {world.name!r} predict targets, not "
@@ -172,9 +170,10 @@ def verdicts_of(world: World, tokens: Int[np.ndarray, "n t"], length: Int[np.nda
 def over_batches(
     predictor: ModelPredictor, episodes: Episodes, compute: Callable[[slice, Batch], Mapping[K, Sequence[Tensor]]]
 ) -> dict[K, list[np.ndarray]]:
-    """Compute tensors by name, whose rows are episodes, of batches as in training; return those of all batches joined.
+    """Call `compute` on batches of the episodes, and join the tensors that it returns by name.
 
-    `compute` takes the slice of episodes in a batch, and the batch on the model's device.
+    `compute` takes the slice of episodes in a batch, and the batch on the model's device. Rows of its tensors are
+    episodes.
     """
     backbone = predictor.model.backbone
     parts: dict[K, list[list[np.ndarray]]] = {}

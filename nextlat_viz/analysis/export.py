@@ -1,4 +1,4 @@
-"""Latents as files of other tools: Parquet, Embedding Atlas, TensorBoard's projector."""
+"""Export latents to files of other tools: Parquet, Embedding Atlas, TensorBoard's projector."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from anndata import AnnData
 from jaxtyping import Float
 
 from nextlat_viz import io
+from nextlat_viz.analysis._rows import episode_index
 from nextlat_viz.analysis.projection.project import project
 from nextlat_viz.errors import LatentsError, at_least, optional, shown
 from nextlat_viz.latents.combine import select
 from nextlat_viz.latents.table import HIDDEN, PROBS, column, metas, site, sites, tokens_of
 
-# What every table has, whatever is known of its world.
+# Columns of every table, even when nothing is known of its world.
 _PLACES = ("model", "episode", "position", "token", "token_id")
-# Beliefs and distributions of more values than this get no column for each value.
+# Beliefs and distributions of more values than this are not split into columns.
 _MOST_PARTS = 16
 _TEXT_TOKENS = 64
 _TSV = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -36,7 +37,7 @@ def export_parquet(latents: AnnData, path: str | Path, *, sites: str | Iterable[
     Parameters
     ----------
     latents : AnnData
-        As `nextlat_viz.extract` gives them, of one model or several.
+        From `nextlat_viz.extract`, of one model or several.
     path : str or Path
         Ends in ``.parquet``. An existing file is replaced, once the new one is complete.
     sites : "all", or names
@@ -78,7 +79,7 @@ def export_atlas(latents: AnnData, path: str | Path, projection: Any = None, *, 
 
     - ``x``, ``y``: the place in the plane; ``text``: the tokens read so far, the last 64 of them;
     - ``neighbors``: the nearest rows by the latents themselves, not by their place in the plane;
-    - all columns of ``obs``, and of a belief or a distribution over up to 16 values a column each.
+    - all columns of ``obs``, and a column for each value of a belief or a distribution with at most 16 values.
 
     Parameters
     ----------
@@ -124,10 +125,10 @@ def export_atlas(latents: AnnData, path: str | Path, projection: Any = None, *, 
 
         states = site(latents, getattr(projection, "site", HIDDEN))[rows]
         # The nearest row of a row is itself.
-        near, far = nearest(states, states, min(neighbours + 1, len(states)))
+        indices, distances = nearest(states, states, min(neighbours + 1, len(states)))
         frame["neighbors"] = [
-            {"ids": ids[ids != row][:neighbours].tolist(), "distances": d[ids != row][:neighbours].tolist()}
-            for row, (ids, d) in enumerate(zip(near, far, strict=True))
+            {"ids": ids[ids != row][:neighbours].tolist(), "distances": away[ids != row][:neighbours].tolist()}
+            for row, (ids, away) in enumerate(zip(indices, distances, strict=True))
         ]
     return _write_parquet(frame, path, about)
 
@@ -154,8 +155,8 @@ def export_projector(
     sites : "all", or names
         The sites to write.
     columns : list of str, optional
-        What to label and colour by. Default all columns of ``obs``, and of a belief or a distribution over up to 16
-        values a column each.
+        What to label and colour by. Default all columns of ``obs``, and a column for each value of a belief or a
+        distribution with at most 16 values.
 
     Raises
     ------
@@ -186,7 +187,7 @@ def export_projector(
     known = _facts(latents, columns)
     try:
         io.claim(folder)
-        # The projector takes the first line for a row where there is a single column.
+        # A file of a single column has no header: the projector would read it as a row.
         header = "\t".join(map(_cell, known.columns)) + "\n" if known.shape[1] > 1 else ""
         lines = ("\t".join(map(_cell, row)) + "\n" for row in known.itertuples(index=False))
         io.write(folder / "metadata.tsv", header + "".join(lines))
@@ -207,7 +208,7 @@ def export_projector(
 
 
 def _facts(latents: AnnData, names: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return what is known of each row as columns of single values; of arrays a column per value, up to 16."""
+    """Return what is known of each row, one value per column; arrays of up to 16 values get a column for each."""
     wide = _wide(latents)
     if names is None:
         chosen = [*map(str, latents.obs.columns), *(n for n in wide if latents.obsm[n].shape[1] <= _MOST_PARTS)]
@@ -237,7 +238,7 @@ def _states(latents: AnnData, names: str | Iterable[str]) -> dict[str, Float[np.
 
 
 def _wide(latents: AnnData) -> list[str]:
-    """Names of arrays with several values a row: beliefs, distributions, and states of several values."""
+    """Return the names of arrays with several values a row: beliefs, distributions, and states of several values."""
     return [str(name) for name in latents.obsm if not str(name).startswith("X_")]
 
 
@@ -272,14 +273,13 @@ def _texts(latents: AnnData) -> list[str]:
         return list(texts)
     (model,) = about.values()
     tokens = tokens_of(latents)
-    episode = np.unique(column(latents, "episode"), return_inverse=True)[1]
     # Rows of a recursive model are steps, and each has read the whole puzzle.
     position = np.full(latents.n_obs, tokens.shape[1]) if "recursion_steps" in model else column(latents, "position")
     # A token whose row was sliced away is -1: it is not known.
     names = np.asarray([*model["vocabulary"], "·"], dtype=object)
     return [
         ("… " if count > _TEXT_TOKENS else "") + " ".join(map(str, names[tokens[row, :count][-_TEXT_TOKENS:]]))
-        for row, count in zip(episode.tolist(), position.tolist(), strict=True)
+        for row, count in zip(episode_index(latents).tolist(), position.tolist(), strict=True)
     ]
 
 

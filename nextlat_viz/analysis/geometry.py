@@ -169,8 +169,8 @@ def trustworthiness(
     """Return how far neighbours in a projection are neighbours in the data: 1 if all are, about 0.5 by chance.
 
     Each of the `k` nearest rows in `Y` that is not among the `k` nearest in `X` costs its rank in `X` beyond `k` (Venna
-    & Kaski 2001; the same number as ``sklearn.manifold.trustworthiness``). Where there are
-    more than `max_rows` rows, a seeded subsample is used, and neighbours are neighbours within it.
+    & Kaski 2001; the same number as ``sklearn.manifold.trustworthiness``). Of more than `max_rows` rows, a seeded
+    sample is used, and neighbours are neighbours within it.
 
     Returns
     -------
@@ -186,10 +186,10 @@ def trustworthiness(
     if n < 2 * k + 2:
         return float("nan")
     with few_threads(X.size):
-        far, near = _squared_distances(X), _squared_distances(Y)
+        in_data, in_plane = _squared_distances(X), _squared_distances(Y)
     cost = 0
-    for neighbour in np.argpartition(near, k, axis=1)[:, :k].T:
-        rank = (far < far[np.arange(n), neighbour][:, None]).sum(1) + 1
+    for neighbour in np.argpartition(in_plane, k, axis=1)[:, :k].T:
+        rank = (in_data < in_data[np.arange(n), neighbour][:, None]).sum(1) + 1
         cost += int(np.maximum(rank - k, 0).sum())
     return 1 - 2 * cost / (n * k * (2 * n - 3 * k - 1))
 

@@ -23,7 +23,7 @@ from nextlat_viz.models import NextLat, Objective
 from nextlat_viz.training.checkpoint import load, torch_defaults
 from nextlat_viz.training.trained import TrainedModel
 
-# Probabilities kept in a table and those computed again differ by less, also with half-precision latents.
+# Probabilities kept in a table and those computed again differ by less than this, even with half-precision latents.
 _SAME = 0.02
 
 
@@ -34,13 +34,13 @@ class LookAhead:
     Attributes
     ----------
     start : (D,) array
-        The true hidden state at the cursor.
+        The true hidden state where the rollout starts.
     rolled, true : (k, D) arrays
         Psi's states, and the transformer's at the same positions.
     distance : (k,) array
         Euclidean distance between the two, in the units of the hidden state.
     no_change : (k,) array
-        Distance of the state at the cursor from the true one: the error of predicting no change.
+        Distance of `start` from the true state at each step: the error of predicting no change.
     kl : (k,) array
         KL(head(true) || head(rolled)) of next-token distributions, in nats.
     tokens : tuple of str
@@ -98,7 +98,7 @@ def look_ahead(model: Any, latents: AnnData, episode: int, position: int, steps:
     Parameters
     ----------
     model : Objective, Checkpoint or name
-        The model that the latents were extracted from; of an objective with latent dynamics.
+        The model that the latents were extracted from, trained by an objective with latent dynamics.
     episode, position : int
         Start after `position` tokens of the episode; positions count from 1.
     steps : int
@@ -155,7 +155,7 @@ def look_ahead(model: Any, latents: AnnData, episode: int, position: int, steps:
 
 
 def objective_of(model: Any, latents: AnnData) -> Objective:
-    """Return the model, which must be the one the latents were extracted from, as far as that can be checked."""
+    """Return the model. Raises if it can be told that the latents were extracted from another one."""
     if isinstance(model, (str, os.PathLike)):
         model = load(model)
     if isinstance(model, TrainedModel):
@@ -191,11 +191,11 @@ def require_head(model: Objective, latents: AnnData, row: int) -> None:
     """Raise if the model's next-token distribution at a row differs from the table's, which is then another model's."""
     if PROBS not in latents.obsm:
         return
-    kept = np.asarray(latents.obsm[PROBS][row])
-    again = read_head(model, site(latents)[row : row + 1])[0]
-    if kept.shape != again.shape or np.abs(kept - again).max() > _SAME:
+    stored = np.asarray(latents.obsm[PROBS][row])
+    computed = read_head(model, site(latents)[row : row + 1])[0]
+    if stored.shape != computed.shape or np.abs(stored - computed).max() > _SAME:
         raise LatentsError(
-            f"these latents are of {meta(latents)['name']!r}, and this model reads other next tokens from them: "
+            f"these latents are of {meta(latents)['name']!r}, and this model predicts other next tokens from them: "
             "give the model they were extracted from"
         )
 
@@ -207,8 +207,8 @@ def _numpy(values: Tensor) -> np.ndarray:
 def next_rows(latents: AnnData, row: int, steps: int) -> Int[np.ndarray, " k"]:
     """Return the rows of up to `steps` tokens after a row, in the same episode and document and without a gap."""
     rows = episode_rows(latents, int(latents.obs["episode"].iloc[row]))
-    at = int(np.flatnonzero(rows == row)[0])
-    chosen = rows[at : at + steps + 1]
+    first = int(np.flatnonzero(rows == row)[0])
+    chosen = rows[first : first + steps + 1]
     places = column(latents, "position")[chosen]
     contiguous = places - places[0] == np.arange(chosen.size)
     if "document" in latents.obs:

@@ -167,9 +167,9 @@ def length_generalisation(
 def _losses(
     predictor: ModelPredictor, episodes: Episodes, start: int | None
 ) -> dict[str, list[Float[np.ndarray, "n t"]]]:
-    """Return for each reader, by episode and position, the loss, the KL, both 0 where nothing is scored, and 1 or 0.
+    """Return for each reader, by episode and position, the loss, the KL, and 1 where a prediction is scored, else 0.
 
-    The KL is NaN where the exact law is unknown.
+    Loss and KL are 0 where nothing is scored. The KL is NaN where the exact law is unknown.
     """
     functions = readers(predictor, episodes.tokens.shape[1], start)
 
@@ -203,5 +203,5 @@ def _law(predictor: ModelPredictor, tokens: Int[np.ndarray, "n t"]) -> Float[np.
 
 
 def _kl(exact: Float[Tensor, "b t v"], log_q: Float[Tensor, "b t v"]) -> Float[Tensor, "b t"]:
-    # A token of exact probability 0 contributes 0, also where the model gives it 0.
+    # A token of exact probability 0 contributes 0, even if the model's probability is 0 too.
     return torch.where(exact > 0, exact * (exact.log() - log_q), 0.0).sum(dim=-1)

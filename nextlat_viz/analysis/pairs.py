@@ -16,7 +16,7 @@ from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import column, meta, tokens_of
 
 LARGEST_STATE = 512
-"""Histories of one state up to which all pairs are compared."""
+"""In a state with at most this many histories, all pairs are compared."""
 
 _SAMPLED_PAIRS = 4096
 
@@ -99,8 +99,8 @@ def same_state_pairs(
         raise LatentsError(f"all rows have one state by {by!r}: there is no distance between states to compare with")
     X = features(latents, site)[rows].astype(np.float64)
     rng = np.random.default_rng(seed)
-    apart = mean_distance(X, pairs_between_states(states, _SAMPLED_PAIRS, rng))
-    if apart == 0:
+    between = mean_distance(X, pairs_between_states(states, _SAMPLED_PAIRS, rng))
+    if between == 0:
         raise LatentsError("all latents are equal: there is no distance to compare with")
     first, second, distance = _farthest(X, states, n, rng)
     a, b = rows[first], rows[second]
@@ -115,7 +115,7 @@ def same_state_pairs(
             "episode_b": episode[b],
             "position_b": position[b],
             "distance": distance,
-            "relative": distance / apart,
+            "relative": distance / between,
             "prefix_a": _read(latents, a),
             "prefix_b": _read(latents, b),
         }
@@ -124,8 +124,7 @@ def same_state_pairs(
 
 def _known(latents: AnnData, by: str, values: np.ndarray) -> Bool[np.ndarray, " rows"]:
     if by in latents.obs:
-        known: np.ndarray = latents.obs[by].notna().to_numpy()
-        return known
+        return np.asarray(latents.obs[by].notna())
     return np.isfinite(values).reshape(len(values), -1).all(axis=1)
 
 

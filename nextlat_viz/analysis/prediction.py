@@ -166,11 +166,10 @@ def episode_predictions(latents: Any, episode: int, head: Float[np.ndarray, "V D
     names = np.array(token_names(latents, model.shape[1]), dtype=object)
     position = column(latents, "position")[rows]
     following = _following(latents, rows, position, exact)
-    known, at = following >= 0, np.arange(rows.size)
-    unknown = np.full(rows.size, np.nan)
+    known, unknown = following >= 0, np.full(rows.size, np.nan)
 
-    def given(probs: np.ndarray | None) -> np.ndarray:
-        return unknown if probs is None else np.where(known, probs[at, following], np.nan)
+    def of_next(probs: np.ndarray | None) -> np.ndarray:
+        return unknown if probs is None else np.where(known, probs[np.arange(rows.size), following], np.nan)
 
     return pd.DataFrame(
         {
@@ -178,8 +177,8 @@ def episode_predictions(latents: Any, episode: int, head: Float[np.ndarray, "V D
             # At position 0 no token has been read.
             "token": np.where(position > 0, column(latents, "token")[rows].astype(object), None),
             "next_token": np.where(known, names[following], None),
-            "model": given(model),
-            "exact": given(exact),
+            "model": of_next(model),
+            "exact": of_next(exact),
             "kl": unknown if exact is None else kl(exact, model),
         }
     )
@@ -192,8 +191,8 @@ def require_row(latents: AnnData, row: Any) -> int:
     except TypeError:
         number = -1
     if not 0 <= number < latents.n_obs:
-        given = repr(row) if np.ndim(row) == 0 else type(row).__name__
-        raise LatentsError(f"row={given}: these latents have rows 0 to {latents.n_obs - 1}, take one by its number")
+        text = repr(row) if np.ndim(row) == 0 else type(row).__name__
+        raise LatentsError(f"row={text}: these latents have rows 0 to {latents.n_obs - 1}, take one by its number")
     return number
 
 
@@ -247,7 +246,7 @@ def _finite(probs: Any, rows: Int[np.ndarray, " rows"]) -> Any:
     bad = ~np.isfinite(probs).all(axis=1)
     if bad.any():
         raise LatentsError(
-            f"the next-token probabilities at row {rows[bad][0]} are NaN: was the model trained too fast?"
+            f"the next-token probabilities at row {rows[bad][0]} are NaN: was the learning rate too high?"
         )
     return probs
 
@@ -276,7 +275,7 @@ def exact_after(
 
     In a hidden Markov world the reading is a belief or a state. In the taxi world it is a crossing, from where the
     ride keeps the destination and the moves left that it has at the row. `target` and `names` are those of the probe.
-    NaN from the first token on that has probability 0; None where the distributions are not known.
+    NaN from the first token with probability 0 onwards; None where the distributions are not known.
     """
     if meta(latents)["world"] == NO_WORLD:
         return None
@@ -317,9 +316,9 @@ def _from_crossing(
     world: Taxi, latents: AnnData, row: int, place: Float[np.ndarray, " 2"], tokens: Int[np.ndarray, " s"]
 ) -> list[np.ndarray]:
     streets, rides = world.streets, world.rides
-    apart = np.hypot(streets.x - place[0], streets.y - place[1])
-    node, goal = int(apart.argmin()), str(column(latents, "destination")[row])
-    if apart[node] > _SAME * max(np.ptp(streets.x), np.ptp(streets.y)) or goal not in streets.nodes:
+    distance = np.hypot(streets.x - place[0], streets.y - place[1])
+    node, goal = int(distance.argmin()), str(column(latents, "destination")[row])
+    if distance[node] > _SAME * max(np.ptp(streets.x), np.ptp(streets.y)) or goal not in streets.nodes:
         return []
     to, left = streets.nodes.index(goal), int(column(latents, "moves_left")[row])
     known: list[np.ndarray] = []

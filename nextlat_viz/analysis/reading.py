@@ -28,7 +28,7 @@ IDEAL = "ideal observer"
 
 @dataclass(frozen=True, eq=False)
 class StringReading:
-    """What models and the ideal observer make of a string of T tokens.
+    """Predictions and latents of models, and predictions of the ideal observer, along a string of T tokens.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class StringReading:
         What each model predicts after 0, 1, ..., T tokens: the distribution of the next token, or of the target in a
         world that has targets. NaN after 0 tokens for a model without a start token.
     exact : (T + 1, V) array or None
-        The same of the ideal observer; NaN where it is not known.
+        The same for the ideal observer; NaN where it is not known.
     states : dict of label to (T + 1, D) array
         Latents of each model at one site, NaN as in `laws`.
     prompt : int
@@ -79,19 +79,18 @@ class StringReading:
         The columns are ``position`` from 1, ``token``, then the ideal observer, where it is known, and the models. In
         a world with targets the surprise is that of the target after the token.
         """
-        names, at = self.world.vocabulary, np.arange(self.tokens.size)
-        frame = pd.DataFrame({"position": at + 1, "token": [names[token] for token in self.tokens]})
-        asked, rows = self.tokens, at
-        known = at >= self.prompt
+        names, rows = self.world.vocabulary, np.arange(self.tokens.size)
+        frame = pd.DataFrame({"position": rows + 1, "token": [names[token] for token in self.tokens]})
+        targets, known = self.tokens, rows >= self.prompt
         if not self.world.predicts_next_token:
             # The target follows from the tokens, so the exact distribution is certain of it.
-            exact = np.zeros((at.size + 1, 1)) if self.exact is None else self.exact
-            asked, rows = exact[1:].argmax(axis=1), at + 1
+            exact = np.zeros((rows.size + 1, 1)) if self.exact is None else self.exact
+            targets, rows = exact[1:].argmax(axis=1), rows + 1
             known &= exact[1:].max(axis=1, initial=0) == 1
         for label, law in self.readers.items():
             with np.errstate(divide="ignore"):
-                frame[label] = np.where(known, -np.log2(law[rows, asked]), np.nan)
-        # Without the minus of a rounded zero.
+                frame[label] = np.where(known, -np.log2(law[rows, targets]), np.nan)
+        # Turns -0 into 0.
         return frame.assign(**{label: frame[label].abs() for label in self.readers})
 
     def path(self, label: str, probes: Sequence[ProbeResult]) -> Trajectory:
@@ -117,12 +116,12 @@ class StringReading:
         )
 
     def changed(self, other: StringReading) -> Int[np.ndarray, " changed"]:
-        """Positions, from 1, at which both strings have a token and not the same."""
+        """Return the positions, from 1, at which the tokens of two strings differ, up to the end of the shorter one."""
         both = min(self.tokens.size, other.tokens.size)
         return np.flatnonzero(self.tokens[:both] != other.tokens[:both]) + 1
 
     def more_surprise(self, other: StringReading) -> dict[str, float]:
-        """How many bits more than in another string each reader is surprised by the tokens that both have."""
+        """Return each reader's surprise minus that in another string, in bits, up to the end of the shorter one."""
         both = min(self.tokens.size, other.tokens.size)
         mine, others = self.surprise, other.surprise
         more = {label: (mine[label] - others[label]).iloc[:both].sum(min_count=1) for label in self.readers}
@@ -137,7 +136,7 @@ class StringReading:
 def read_string(
     models: Any, string: str | ArrayLike, *, site: str = "hidden", labels: Sequence[str] | None = None
 ) -> StringReading:
-    """Let models and the ideal observer read a string of one's own.
+    """Let models and the ideal observer read any string.
 
     Parameters
     ----------
@@ -192,8 +191,8 @@ def longest(models: Sequence[Any]) -> int | None:
 
 
 def _ids(world: World, tokens: ArrayLike) -> Int[np.ndarray, " T"]:
-    given = checks.array(tokens)
-    return checks.tokens(world, given[None])[0] if given.size else np.zeros(0, np.int64)
+    ids = checks.array(tokens)
+    return checks.tokens(world, ids[None])[0] if ids.size else np.zeros(0, np.int64)
 
 
 def _read(
@@ -204,16 +203,16 @@ def _read(
 
     model, world = predictor.model, predictor.world
     backbone = model.backbone
-    # Attention to a text stays inside a document, as in training.
+    # In a text, attention stays inside a document, as in training.
     documents = world.replay(tokens[None]).get("document") if hasattr(world, "encode") and tokens.size else None
     if documents is not None:
         documents = np.concatenate([documents[:, : backbone.offset], documents], axis=1)
     with torch.no_grad():
-        given = backbone.started(predictor.tensor(tokens[None]))
-        if not given.shape[1]:
+        inputs = backbone.started(predictor.tensor(tokens[None]))
+        if not inputs.shape[1]:
             size, width = len(world.vocabulary), backbone.head.weight.shape[1]
             return np.full((1, size), np.nan), np.full((1, width), np.nan)
-        states = backbone.states(given, None if documents is None else torch.from_numpy(documents))
+        states = backbone.states(inputs, None if documents is None else torch.from_numpy(documents))
         laws = model.logits(states["hidden"])[0].double().softmax(dim=-1).cpu().numpy()
         if site not in states:
             raise unknown("site", site, states)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from nextlat_viz.analysis.measure import Measure, Models, Rows, measure, record, several, share
+from nextlat_viz.analysis.measure import Measure, Models, Rows, clustered, measure, record, several, share
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least
 from nextlat_viz.latents.inputs import HELDOUT_SEED, heldout
@@ -37,9 +37,7 @@ def _thoughts(
 
 def _mean(values: np.ndarray) -> dict[str, float | int]:
     """Return the mean over puzzles, its standard error and their number."""
-    values = np.asarray(values, dtype=np.float64)
-    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
-    return {"value": float(values.mean()) if len(values) else float("nan"), "error": error, "trials": len(values)}
+    return clustered(values.astype(np.float64), np.ones(len(values)))
 
 
 @_measure(
@@ -50,7 +48,7 @@ def _mean(values: np.ndarray) -> dict[str, float | int]:
     "distance is to the nearest one.",
 )
 def solved_puzzles(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
-    """Share of held-out puzzles that a recursive model solves, and how far its answers are from it.
+    """Share of held-out puzzles that a recursive model solves, and the distance of its answers from a solution.
 
     Returns
     -------
@@ -136,7 +134,7 @@ def steps_needed(models: Models[ModelPredictor], n: int = 256, *, seed: int = HE
     -------
     Measure
         By number of given cells and quantity: ``"solved"``, the share of puzzles solved after the last step, and
-        ``"steps"``, the first step from which a solved puzzle stays solved; no row where none is.
+        ``"steps"``, the mean step from which a solved puzzle stays solved; no row where none is solved.
 
     Raises
     ------
@@ -154,9 +152,9 @@ def steps_needed(models: Models[ModelPredictor], n: int = 256, *, seed: int = HE
         solved = thinking.facts()[_SOLVED] == 1
         needed = needed_steps(solved)
         for count in np.unique(given).tolist():
-            mine = given == count
-            done = mine & solved[:, -1]
-            yield model, {"given": count, "quantity": _SOLVED, **share(int(done.sum()), int(mine.sum()))}
+            puzzles = given == count
+            done = puzzles & solved[:, -1]
+            yield model, {"given": count, "quantity": _SOLVED, **share(int(done.sum()), int(puzzles.sum()))}
             if done.any():
                 yield model, {"given": count, "quantity": _STEPS, **_mean(needed[done])}
 
@@ -201,9 +199,9 @@ def advantage_margin(
     Returns
     -------
     Measure
-        By step and cells: ``"all"``, those with a ``"queen"`` in the solution (of other puzzles, any token but the
-        first) that is not given, and the ``"empty"`` ones. ``positive`` is the share of cells with a margin above 0,
-        ``dead`` whether the step is dead.
+        By step and cells: ``"all"``; ``"queen"``, cells with a queen in the solution that is not given (in other
+        puzzles, any token but the first); and ``"empty"`` cells. ``positive`` is the share of cells with a margin above
+        0, ``dead`` whether the step is dead.
 
     Raises
     ------
@@ -235,7 +233,7 @@ def _margin_rows(thinking: Thinking, dead: float = 0.01) -> Iterator[dict[str, A
 
 
 def step_measures(models: Sequence[Checkpoint], thinkings: Sequence[Thinking]) -> tuple[Measure, Measure]:
-    """`solved_by_step` and `advantage_margin` of answers that are there already, one `Thinking` for each model.
+    """Return `solved_by_step` and `advantage_margin` of answers already computed, one `Thinking` for each model.
 
     Examples
     --------
@@ -259,11 +257,10 @@ def step_measures(models: Sequence[Checkpoint], thinkings: Sequence[Thinking]) -
 def _over_cells(
     values: Float[np.ndarray, "puzzles steps cells"], mask: Bool[np.ndarray, "puzzles cells"]
 ) -> Float[np.ndarray, "used steps"]:
-    """Return each puzzle's mean over some of its cells, of the puzzles that have any."""
+    """Return the mean over the cells of a mask, for each puzzle that has any of them."""
     used = mask.any(axis=1)
     weights = mask[used] / mask[used].sum(axis=1, keepdims=True)
-    means: Float[np.ndarray, "used steps"] = (values[used] * weights[:, None]).sum(axis=-1)
-    return means
+    return (values[used] * weights[:, None]).sum(axis=-1)
 
 
 @_measure(
@@ -323,8 +320,8 @@ def forward_passes(models: Models[ModelPredictor], n: int = 256, *, seed: int = 
     Returns
     -------
     Measure
-        By quantity: ``"training"``, ``"answer"`` and ``"solved"``, infinite where no puzzle is. ``schedule`` is the
-        most that a puzzle takes in training, without halting.
+        By quantity: ``"training"``, ``"answer"`` and ``"solved"``, infinite where no puzzle is solved. ``schedule`` is
+        the most passes that a puzzle takes in training, without halting.
 
     Raises
     ------

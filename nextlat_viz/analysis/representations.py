@@ -163,11 +163,11 @@ def similarity(
                     f"n={n} episodes give {len(X)} rows of {X.shape[1]} dimensions, where any two clouds look "
                     "similar: raise n"
                 )
-            who = {"model": predictor.name, "objective": predictor.objective, "seed": predictor.seed, "site": site}
-            clouds.append((who, X))
+            run = {"model": predictor.name, "objective": predictor.objective, "seed": predictor.seed, "site": site}
+            clouds.append((run, X))
     scores = {}
-    ways = list(itertools.combinations_with_replacement(range(len(clouds)), 2))
-    for i, j in tqdm(ways, desc="similarity", unit="pair", disable=not progress):
+    pairs = list(itertools.combinations_with_replacement(range(len(clouds)), 2))
+    for i, j in tqdm(pairs, desc="similarity", unit="pair", disable=not progress):
         A, B = clouds[i][1], clouds[j][1]
         width = max(A.shape[1], B.shape[1])
         A, B = (np.pad(X, ((0, 0), (0, width - X.shape[1]))) for X in (A, B))

@@ -127,10 +127,10 @@ def same_state_spread(
     """
     use = column(latents, "position") >= min_position
     X = features(latents, site)[use].astype(np.float64)
-    which = state_numbers(latents, by)[use]
+    states = state_numbers(latents, by)[use]
     if len(X) < 2:
         raise LatentsError(f"spread needs at least two rows, found {len(X)} from position {min_position} on")
-    means = pd.DataFrame(X).groupby(which).transform("mean").to_numpy()
+    means = pd.DataFrame(X).groupby(states).transform("mean").to_numpy()
     total = np.square(X - X.mean(0)).sum()
     if total == 0:
         raise LatentsError(f"all latents at site {site!r} are equal, so there is no variance to compare with")
@@ -155,7 +155,7 @@ def different_histories(latents: AnnData, by: str | Sequence[str] | None = None)
     Raises
     ------
     LatentsError
-        Rows were sliced away, so that the tokens read before others are unknown.
+        Rows were sliced away, so the tokens read before other rows are unknown.
     """
     first = _histories(latents)
     states = state_numbers(latents, by)[first]
@@ -199,21 +199,20 @@ def merge_distance(
     True
     """
     at_least("pairs", pairs)
-    X, which = features(latents, site).astype(np.float64), state_numbers(latents, by)
-    first = _histories(latents)
-    X, which = X[first], which[first]
+    rows = _histories(latents)
+    X, states = features(latents, site)[rows].astype(np.float64), state_numbers(latents, by)[rows]
     rng = np.random.default_rng(seed)
-    same, different = _pairs_within_states(which, pairs, rng), pairs_between_states(which, pairs, rng)
+    same, different = _pairs_within_states(states, pairs, rng), pairs_between_states(states, pairs, rng)
     if len(same) == 0:
         raise LatentsError(
             "no state is reached by two different histories: extract more episodes, or give other columns as by=..."
         )
     if len(different) == 0:
         raise LatentsError("all histories lead to one state, and a second is needed: give other columns as by=...")
-    apart = mean_distance(X, different)
-    if apart == 0:
+    between = mean_distance(X, different)
+    if between == 0:
         raise LatentsError(f"the latents of different states at site {site!r} are equal")
-    return mean_distance(X, same) / apart
+    return mean_distance(X, same) / between
 
 
 def _histories(latents: AnnData) -> Int[np.ndarray, " rows"]:
@@ -223,18 +222,18 @@ def _histories(latents: AnnData) -> Int[np.ndarray, " rows"]:
     read = known[episode_index(latents), position]
     if not read.all():
         raise LatentsError(
-            f"of {int((~read).sum())} rows the tokens read before are not in these latents, so histories are "
-            "unknown: extract with positions=slice(start, None) in place of selecting rows"
+            f"the tokens read before {int((~read).sum())} of the rows are not in these latents, so histories are "
+            "unknown: extract with positions=slice(start, None) instead of selecting rows"
         )
     return np.sort(np.unique(prefixes(latents), return_index=True)[1])
 
 
 def _pairs_within_states(
-    which: Int[np.ndarray, " n"], most: int, rng: np.random.Generator
+    states: Int[np.ndarray, " n"], most: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "pairs 2"]:
     """Return pairs of rows of one state: all, or `most` drawn uniformly with replacement."""
-    order = np.argsort(which, kind="stable")
-    size = np.bincount(which)
+    order = np.argsort(states, kind="stable")
+    size = np.bincount(states)
     start, count = np.cumsum(size) - size, size * (size - 1) // 2
     if count.sum() <= most:
         every = [start[k] + np.stack(np.triu_indices(size[k], 1), axis=1) for k in np.flatnonzero(count)]
@@ -246,22 +245,22 @@ def _pairs_within_states(
 
 
 def pairs_between_states(
-    which: Int[np.ndarray, " n"], most: int, rng: np.random.Generator
+    states: Int[np.ndarray, " n"], most: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "pairs 2"]:
     """Return pairs of rows of different states: all, or `most` drawn uniformly with replacement."""
-    n, size = len(which), np.bincount(which)
+    n, size = len(states), np.bincount(states)
     if n * (n - 1) // 2 <= most:
         every = np.stack(np.triu_indices(n, 1), axis=1)
-        return every[which[every[:, 0]] != which[every[:, 1]]]
+        return every[states[every[:, 0]] != states[every[:, 1]]]
     # The first row is drawn by its number of partners, then the partner by its place among the rows of other states.
-    partners = (n - size)[which]
+    partners = (n - size)[states]
     if partners.sum() == 0:
         return np.empty((0, 2), np.int64)
-    order = np.argsort(which, kind="stable")
+    order = np.argsort(states, kind="stable")
     start = np.cumsum(size) - size
     first = rng.choice(n, most, p=partners / partners.sum())
     place = rng.integers(partners[first])
-    place += np.where(place >= start[which[first]], size[which[first]], 0)
+    place += np.where(place >= start[states[first]], size[states[first]], 0)
     return np.stack([first, order[place]], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Adaptive drafting: draft as many tokens in a step as give the most tokens for their cost."""
+"""Adaptive drafting: choose how many tokens to draft in a step, for the most tokens per cost."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
 from nextlat_viz.training.checkpoint import torch_defaults
 
 MOST = 16
-# The acceptance assumed before any draft was tested; the number of tests it counts as; the number of tests that the
-# acceptance at all places counts as at one of them; the factor by which earlier tests lose weight in each step; and by
-# how much another length must be better than the present one.
-_PRIOR, _WEIGHT, _PLACE_WEIGHT, _DECAY, _MARGIN = 0.9, 2.0, 3.0, 0.98, 0.02
+_PRIOR, _WEIGHT = 0.9, 2.0  # acceptance assumed before any draft is tested, and the number of tests it counts as
+_PLACE_WEIGHT = 3.0  # number of tests that the acceptance over all places counts as at each place
+_DECAY = 0.98  # factor of earlier tests after each step
+_MARGIN = 0.02  # relative gain for which the length changes
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def measure_costs(
     drafter : str, optional
         Default: that of the model's objective.
     tokens : int
-        Drafts verified at once; also guessed at once, where the drafter can.
+        Drafts verified at once, and guessed at once if the drafter can.
     rows : int
         Sequences read at once.
     repeats : int
@@ -106,37 +106,37 @@ def measure_costs(
         raise ValueError(f"tokens={tokens} must be at least 2, and with two more fit the context, {context}")
     name = drafter_name(predictor, drafter)
     ahead = min(tokens, make_drafter(predictor, name, rows).longest or tokens)
-    like = backbone.head.weight
-    cache, read = backbone.cache(rows), torch.zeros(rows, tokens + 1, dtype=torch.long).to(like.device)
+    device = backbone.head.weight.device
+    cache, inputs = backbone.cache(rows), torch.zeros(rows, tokens + 1, dtype=torch.long).to(device)
     start = max(1, (context - tokens - 1) // 2)
-    backbone(backbone.started(read[:, :1].expand(rows, start)), cache=cache)
-    held = cache.lengths
+    backbone(backbone.started(inputs[:, :1].expand(rows, start)), cache=cache)
+    lengths = cache.lengths
 
     def passes(t: int) -> torch.Tensor:
-        hidden = backbone(read[:, :t], cache=cache)
-        cache.truncate(held)
+        hidden = backbone(inputs[:, :t], cache=cache)
+        cache.truncate(lengths)
         return predictor.model.logits(hidden)
 
-    hidden = backbone(read[:, :1])
+    hidden = backbone(inputs[:, :1])
     ones = torch.ones(rows, dtype=torch.long)
 
     def guesses() -> torch.Tensor:
         guesser = make_drafter(predictor, name, rows)
         guesser.read(hidden, ones)
-        logits = guesser.begin(hidden[:, 0], read[:, 0])
+        logits = guesser.begin(hidden[:, 0], inputs[:, 0])
         for _ in range(ahead - 1):
             logits = guesser.go_on(logits.argmax(dim=-1))
         return logits
 
-    # On a CPU the thread's own clock, which other processes on the machine do not change.
-    clock = time.thread_time if like.device.type == "cpu" else time.perf_counter
+    # Other processes do not affect the thread's own clock, which is right for a CPU.
+    clock = time.thread_time if device.type == "cpu" else time.perf_counter
     calls = (lambda: passes(1), lambda: passes(2), lambda: passes(tokens + 1), guesses)
     times = np.empty((repeats + 1, len(calls)))
-    for repeat, which in np.ndindex(times.shape):
+    for repeat, call in np.ndindex(times.shape):
         started = clock()
         # Reading a number waits until the device has finished.
-        float(calls[which]().flatten()[0])
-        times[repeat, which] = clock() - started
+        float(calls[call]().flatten()[0])
+        times[repeat, call] = clock() - started
     # Without the first repeat, which warms up.
     single, double, many, guessed = np.median(times[1:], axis=0).tolist()
     verify = max(0.0, many - double) / (tokens - 1) / single

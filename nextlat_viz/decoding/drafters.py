@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,16 +28,16 @@ class Drafter(ABC):
         self.model, self.backbone = model, model.backbone
 
     def read(self, hidden: Float[Tensor, "b t dim"], counts: Int[Tensor, " b"]) -> None:
-        """Take in the transformer's states of further tokens, of which each row has `counts`."""
+        """Take in the transformer's states of further tokens, the first `counts` of each row."""
         return None
 
     @abstractmethod
     def begin(self, hidden: Float[Tensor, "b dim"], token: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
-        """Logits of the first draft, from the transformer's last state and the known token after it."""
+        """Return the logits of the first draft, from the transformer's last state and the known token after it."""
 
     @abstractmethod
     def go_on(self, token: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
-        """Logits of the next draft, given the draft before it."""
+        """Return the logits of the next draft, given the draft before it."""
 
     def keep(self, rows: Bool[Tensor, " b"]) -> None:
         """Keep some of the rows."""
@@ -46,7 +45,7 @@ class Drafter(ABC):
 
     @abstractmethod
     def parts(self) -> list[nn.Module]:
-        """Modules that are computed for one draft, for the estimate of its cost."""
+        """Return the modules that one draft runs, for the estimate of its cost."""
 
 
 class Psi(Drafter):
@@ -88,12 +87,12 @@ class Heads(Drafter):
         self._cache.end()
 
     def begin(self, hidden: Float[Tensor, "b dim"], token: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
-        self._at = -1
+        self._place = -1
         return self.go_on(token)
 
     def go_on(self, token: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
-        self._at += 1
-        return self.model.logits(self.model.norms[self._at](self._ahead[self._at]))
+        self._place += 1
+        return self.model.logits(self.model.norms[self._place](self._ahead[self._place]))
 
     def keep(self, rows: Bool[Tensor, " b"]) -> None:
         self._cache.keep(rows)
@@ -134,15 +133,15 @@ DRAFTERS: dict[str, tuple[type[Objective], type[Drafter]]] = {
 
 
 def drafter_name(predictor: ModelPredictor, name: str | None = None) -> str:
-    """Return the name of the drafter that a model's objective trains; a ValueError if it is none, or not `name`."""
+    """Return the name of the drafter that a model's objective trains; a ValueError if there is none, or not `name`."""
     if name is not None and name not in DRAFTERS:
         raise unknown("drafter", name, DRAFTERS)
     own = next((known for known, (kind, _) in DRAFTERS.items() if isinstance(predictor.model, kind)), None)
     if own is None:
-        known_objectives = ", ".join(f"{kind.name} ({known})" for known, (kind, _) in DRAFTERS.items())
+        objectives = ", ".join(f"{kind.name} ({known})" for known, (kind, _) in DRAFTERS.items())
         raise ValueError(
             f"{predictor.name} was trained by {predictor.objective}, which has nothing to draft tokens with: use a "
-            f"model trained by one of {known_objectives}, or generate()"
+            f"model trained by one of {objectives}, or generate()"
         )
     if name not in (None, own):
         raise ValueError(
@@ -154,9 +153,7 @@ def drafter_name(predictor: ModelPredictor, name: str | None = None) -> str:
 
 def make_drafter(predictor: ModelPredictor, name: str, rows: int) -> Drafter:
     """Return a drafter for a number of rows."""
-    kind: Any = DRAFTERS[name][1]
-    drafter: Drafter = kind(predictor.model, rows)
-    return drafter
+    return DRAFTERS[name][1](predictor.model, rows)
 
 
 def check_draft(predictor: ModelPredictor, draft: int, longest: int | None) -> int:

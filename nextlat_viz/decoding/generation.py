@@ -41,7 +41,7 @@ def generate(
     Parameters
     ----------
     model : Checkpoint, its name, a fine-tuned model, ``"hf:<name or folder>"`` or Predictor
-    prompts : (n, t) ints, a list of 1-D arrays of any lengths, or of texts where the model has a tokenizer
+    prompts : (n, t) ints, a list of 1-D arrays of any lengths, or of texts if the model has a tokenizer
         A prompt may be empty for a model with a start token.
     max_tokens : int
         Most tokens to add; fewer where the model's context ends.
@@ -50,12 +50,12 @@ def generate(
     top_p : float
         Sample among the most probable tokens that together have this probability; see :func:`nucleus`.
     stop : int or ints, optional
-        Tokens that end a sequence. Default: the end of a text by a Hugging Face model's generation config, and none for
-        other models; ``()`` never stops.
+        Tokens that end a sequence; ``()`` never stops. Default: none, or for a Hugging Face model those that end a text
+        by its generation config.
     seed : int
         Seed of the sampling.
     on_tokens : callable, optional
-        Called with a sequence's number and its new tokens while they are made, to show a text as it grows.
+        Called with a sequence's number and its new tokens as they come, to show a text as it grows.
 
     Raises
     ------
@@ -67,11 +67,11 @@ def generate(
     --------
     >>> from nextlat_viz import worlds
     >>> from nextlat_viz.decoding import UniformLegal
-    >>> made = generate(UniformLegal(worlds.get("golden_mean")), np.array([[1], [0]]), 4, temperature=1.0, seed=1)
-    >>> made.tokens.shape, bool(worlds.get("golden_mean").legal(made.tokens).all())
+    >>> result = generate(UniformLegal(worlds.get("golden_mean")), np.array([[1], [0]]), 4, temperature=1.0, seed=1)
+    >>> result.tokens.shape, bool(worlds.get("golden_mean").legal(result.tokens).all())
     ((2, 5), True)
-    >>> made = generate(UniformLegal(worlds.get("golden_mean")), [np.array([1, 0, 1]), np.array([0])], 2)
-    >>> made.tokens.tolist(), made.continuation.tolist()
+    >>> result = generate(UniformLegal(worlds.get("golden_mean")), [np.array([1, 0, 1]), np.array([0])], 2)
+    >>> result.tokens.tolist(), result.continuation.tolist()
     ([[1, 0, 1, 0, 0], [0, 0, 0, -1, -1]], [[0, 0], [0, 0]])
     """
     predictor = as_predictor(model)
@@ -129,7 +129,7 @@ class PromptRows:
         return tokens, self.lengths.copy(), limit
 
     def reader(self, predictor: Predictor) -> Reader:
-        # A user's predictor needs to support lengths only where they differ.
+        # A user's predictor must support lengths only if they differ.
         if (self.lengths == self.width).all():
             return predictor.reader(self.tokens)
         return predictor.reader(self.tokens, self.lengths)
@@ -183,7 +183,7 @@ def stop_tokens(predictor: Predictor, stop: int | Collection[int] | None) -> Int
 
 
 def check_sampling(temperature: float, top_p: float) -> None:
-    """Raise ValueError where the temperature is negative or NaN, or `top_p` is not a probability above 0."""
+    """Raise ValueError if the temperature is negative or NaN, or `top_p` is not a probability above 0."""
     if not is_number(temperature) or not temperature >= 0:
         raise ValueError(f"temperature={temperature!r} must be at least 0, which is greedy")
     if not is_number(top_p) or not 0 < top_p <= 1:

@@ -19,15 +19,15 @@ from nextlat_viz.worlds import World
 class Predictor(ABC):
     """A distribution over the next token after every prefix.
 
-    A subclass needs a name, its world and `next_token_probs`. `reader` reads token by token; override it where that
-    is possible without reading everything again.
+    A subclass needs a name, its world and `next_token_probs`. `reader` reads token by token; override it if that is
+    possible without reading everything again.
 
     Attributes
     ----------
     name : str
         Name in tables, such as ``"rrxor/nextlat/seed0"``.
     objective : str
-        Training objective, by which runs are compared; for a control, its kind.
+        Training objective, by which runs are compared; of a control, its kind.
     seed : int or None
     world : World
     context : int or None
@@ -63,7 +63,7 @@ class Predictor(ABC):
     def reader(self, tokens: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"] | None = None) -> Reader:
         """Start reading n sequences of t tokens each, or of the first `lengths` of them.
 
-        At least one, unless the predictor has `start_probs`.
+        Each needs at least one token, unless the predictor has `start_probs`.
         """
         return Rereader(self, np.asarray(tokens), lengths)
 
@@ -234,7 +234,7 @@ class WorldPredictor(Predictor):
 class UniformLegal(Predictor):
     """A control that knows only the rules: every legal token has the same probability.
 
-    Where no token is legal (after the end or an illegal token), all tokens have.
+    If no token is legal (after the end or an illegal token), all tokens have the same probability.
 
     Examples
     --------
@@ -273,7 +273,7 @@ def as_predictor(model: Any) -> Predictor:
 
 
 def as_predictors(models: Any) -> list[Predictor]:
-    """Return one model or several as a list of predictors; a ValueError if there are none or of different worlds."""
+    """Return one model or several as a list of predictors; a ValueError if there are none, or their worlds differ."""
     items = (
         models if isinstance(models, Iterable) and not isinstance(models, (str, os.PathLike, Predictor)) else [models]
     )

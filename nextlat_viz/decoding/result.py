@@ -43,12 +43,12 @@ class Generated:
         """Tokens after each prompt, from the first column on; -1 after their end."""
         if not (self.prompts != self.prompt).any():
             return self.tokens[:, self.prompt :]
-        made = self.length - self.prompts
-        columns = np.arange(made.max(initial=0))
+        added = self.length - self.prompts
+        columns = np.arange(added.max(initial=0))
         tokens = np.take_along_axis(
             self.tokens, np.minimum(self.prompts[:, None] + columns, self.tokens.shape[1] - 1), axis=1
         )
-        return np.where(columns < made[:, None], tokens, -1)
+        return np.where(columns < added[:, None], tokens, -1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,12 +63,12 @@ class Speculated(Generated):
     drafter : str
         ``"psi"``, ``"mtp"`` or ``"jtp"``.
     draft : int or "adaptive"
-        Tokens drafted in a step, where they fit.
+        Tokens drafted in a step; fewer near the end.
     steps, drafted, accepted : (n,) int arrays
         For each sequence: steps, tokens drafted, drafts accepted.
     proposed, tested, kept : (k,) int arrays
-        By the draft's place in its step: how many there were, how many had all drafts before them accepted, and how
-        many of those were accepted.
+        By the draft's place in its step: the number drafted, the number whose earlier drafts were all accepted, and the
+        number accepted.
     """
 
     drafter: str
@@ -97,13 +97,13 @@ class Speculated(Generated):
 
     @property
     def saved(self) -> float:
-        """Share of passes saved; without drafts there is one for every token."""
-        made = (self.length - self.prompts).sum()
-        return float(1 - self.passes.sum() / made) if made else 0.0
+        """Share of passes saved; without drafts every token takes a pass."""
+        added = (self.length - self.prompts).sum()
+        return float(1 - self.passes.sum() / added) if added else 0.0
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a row for each place of a draft: ``place`` from 1, ``proposed, tested, accepted``, and the share
-        accepted of those proposed, ``acceptance``, and of those tested, ``given_before``.
+        """Return a row for each place of a draft: ``place`` from 1, ``proposed, tested, accepted``; ``acceptance``, the
+        share accepted of those proposed; ``given_before``, of those tested.
         """
         import pandas as pd
 

@@ -20,7 +20,7 @@ from nextlat_viz.training.checkpoint import torch_defaults
 
 
 class _Drafts(NamedTuple):
-    """Drafts of one step: tokens, the laws they were drawn from (None where greedy), and how many in each row."""
+    """Drafts of one step: tokens, the laws they were drawn from (None if greedy), and their number in each row."""
 
     tokens: Int[Tensor, "b k"]
     laws: Float[Tensor, "b k v"] | None
@@ -44,9 +44,9 @@ def speculative_generate(
 ) -> Speculated:
     """Continue every prompt as :func:`generate` does, in fewer passes of the transformer (Teoh et al. 2025, section 5).
 
-    From the transformer's last hidden state psi, or the heads, draft tokens; one pass reads them all, and speculative
+    psi, or the heads, draft tokens from the transformer's last hidden state. One pass reads them all, and speculative
     sampling (Leviathan et al. 2023, arXiv:2211.17192) accepts drafts so that the output has the transformer's own
-    distribution. Greedily it is token for token the output of `generate`, except for ties within rounding.
+    distribution. At temperature 0 the tokens are those of `generate`, except for ties within rounding.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ def speculative_generate(
     >>> from nextlat_viz.decoding import generate
     >>> from nextlat_viz.training import load
     >>> checkpoint = load("mess3/nextlat")
-    >>> made = speculative_generate(checkpoint, [[0, 0], [1, 2, 1]], 8, draft=3)
-    >>> bool((made.tokens == generate(checkpoint, [[0, 0], [1, 2, 1]], 8).tokens).all()), made.drafter
+    >>> result = speculative_generate(checkpoint, [[0, 0], [1, 2, 1]], 8, draft=3)
+    >>> bool((result.tokens == generate(checkpoint, [[0, 0], [1, 2, 1]], 8).tokens).all()), result.drafter
     (True, 'psi')
     """
     predictor = as_predictor(model)
@@ -101,17 +101,17 @@ def speculative_generate(
         longest, policy = check_draft(predictor, draft, guess.longest), None
     run = _Run(predictor, guess, temperature, top_p, np.random.default_rng(seed))
     stops, n = stop_tokens(predictor, stop), len(length)
-    stopped, steps, drafted, took = np.zeros(n, bool), *(np.zeros(n, np.int64) for _ in range(3))
+    stopped, steps, drafted, accepted_drafts = np.zeros(n, bool), *(np.zeros(n, np.int64) for _ in range(3))
     proposed, tested, kept = (np.zeros(longest + 1, np.int64) for _ in range(3))
 
     active = np.flatnonzero(length < limit)
     if active.size:
-        made, fresh = run.read(rows.tokens, rows.lengths)[:, None], np.ones(n, np.int64)
+        new, fresh = run.read(rows.tokens, rows.lengths)[:, None], np.ones(n, np.int64)
     while active.size:
-        unfinished, fresh = _write(tokens, length, active, made, fresh, stops, stopped, limit)
+        unfinished, fresh = _write(tokens, length, active, new, fresh, stops, stopped, limit)
         if on_tokens is not None:
-            for row, new, count in zip(active.tolist(), made, fresh.tolist(), strict=True):
-                on_tokens(row, new[:count])
+            for row, row_tokens, count in zip(active.tolist(), new, fresh.tolist(), strict=True):
+                on_tokens(row, row_tokens[:count])
         active = active[unfinished]
         if active.size == 0:
             break
@@ -119,18 +119,18 @@ def speculative_generate(
             run.keep(torch.as_tensor(unfinished))
         # Every step gives one token besides the accepted drafts, so the last token needs no draft.
         at_most = longest if policy is None else policy.length(longest)
-        made, counts, accepted_now = run.step(np.minimum(limit[active] - length[active] - 1, at_most), stops)
+        new, counts, accepted_now = run.step(np.minimum(limit[active] - length[active] - 1, at_most), stops)
         if policy is not None:
             policy.learn(counts, accepted_now)
         fresh = accepted_now + 1
         steps[active] += 1
         drafted[active] += counts
-        took[active] += accepted_now
+        accepted_drafts[active] += accepted_now
         proposed += np.bincount(counts, minlength=longest + 1)
         kept += np.bincount(accepted_now, minlength=longest + 1)
         tested += np.bincount(accepted_now[accepted_now < counts], minlength=longest + 1)
 
-    # From steps by number of drafts to drafts by place: a step with n drafts has one at each of the places 1 to n.
+    # Steps were counted by number of drafts. A step with n drafts has one at each of the places 1 to n.
     at_least = [np.cumsum(steps_with[::-1])[::-1][1:] for steps_with in (proposed, kept)]
     used = int((at_least[0] > 0).sum())
     return Speculated(
@@ -143,7 +143,7 @@ def speculative_generate(
         draft=draft,
         steps=steps,
         drafted=drafted,
-        accepted=took,
+        accepted=accepted_drafts,
         proposed=at_least[0][:used],
         tested=(at_least[1] + tested[:-1])[:used],
         kept=at_least[1][:used],
@@ -154,7 +154,7 @@ def _write(
     tokens: Int[np.ndarray, "n s"],
     length: Int[np.ndarray, " n"],
     active: Int[np.ndarray, " b"],
-    made: Int[np.ndarray, "b k"],
+    new: Int[np.ndarray, "b k"],
     fresh: Int[np.ndarray, " b"],
     stops: Int[np.ndarray, " stops"],
     stopped: np.ndarray,
@@ -164,12 +164,12 @@ def _write(
 
     Returns which rows are unfinished, and the tokens written to each.
     """
-    columns = np.arange(made.shape[1])
-    ends = np.isin(made, stops) & (columns < fresh[:, None])
+    columns = np.arange(new.shape[1])
+    ends = np.isin(new, stops) & (columns < fresh[:, None])
     ended = ends.any(axis=1)
     fresh = np.where(ended, ends.argmax(axis=1) + 1, fresh)
     rows, places = np.nonzero(columns < fresh[:, None])
-    tokens[active[rows], length[active][rows] + places] = made[rows, places]
+    tokens[active[rows], length[active][rows] + places] = new[rows, places]
     length[active] += fresh
     stopped[active] = ended
     return ~ended & (length[active] < limit[active]), fresh
@@ -212,35 +212,36 @@ class _Run:
     ) -> tuple[Int[np.ndarray, "b _s"], Int[np.ndarray, " b"], Int[np.ndarray, " b"]]:
         """Draft `most` tokens in each row, up to a stop token, and verify them in one pass.
 
-        Returns the new tokens of each row, of which one more than accepted is valid, the drafts, and the accepted.
+        Returns the new tokens of each row, and its numbers of drafts and of accepted drafts. One more new token than
+        accepted drafts is valid.
         """
         drafts = self._draft(most, stops)
-        k, held = drafts.tokens.shape[1], self._cache.lengths
+        k, lengths = drafts.tokens.shape[1], self._cache.lengths
         counts = torch.as_tensor(drafts.counts)
         block = torch.cat([self._pending[:, None], drafts.tokens], dim=1)
         states = self._model.backbone(block, cache=self._cache, counts=counts + 1)
         logits = self._model.logits(states)
         rows = torch.arange(len(counts), device=logits.device)
         if drafts.laws is None:
-            made = most_probable(logits)
-            # Greedy is sampling from a distribution with all mass on one token: a draft is accepted if it is that.
-            chances = (made[:, :k] == drafts.tokens).double()
+            new = most_probable(logits)
+            # All probability is on one token: a draft is accepted if it is that token.
+            chances = (new[:, :k] == drafts.tokens).double()
             kept = accepted(chances, counts.to(rows.device), torch.zeros_like(chances))
-            self._pending = made[rows, kept]
+            self._pending = new[rows, kept]
         else:
             uniforms = self._uniforms(k + 1, len(counts))
             on_device = counts.to(rows.device)
             laws = self._laws(logits)
             kept = accepted(acceptance_probs(laws, drafts.laws, drafts.tokens), on_device, uniforms[:k].T)
             self._pending = sample_rows(replacement(laws, drafts.laws, on_device, kept), uniforms[k])
-            made = torch.cat([drafts.tokens, self._pending[:, None]], dim=1)
-            made[rows, kept] = self._pending
+            new = torch.cat([drafts.tokens, self._pending[:, None]], dim=1)
+            new[rows, kept] = self._pending
         self._hidden = states[rows, kept]
         on_cpu = kept.cpu()
         # Keys and values of rejected drafts are dropped; the next tokens overwrite them.
-        self._cache.truncate(held + 1 + on_cpu)
+        self._cache.truncate(lengths + 1 + on_cpu)
         self._guess.read(states, on_cpu + 1)
-        return made.cpu().numpy(), drafts.counts, on_cpu.numpy()
+        return new.cpu().numpy(), drafts.counts, on_cpu.numpy()
 
     def _draft(self, most: Int[np.ndarray, " b"], stops: Int[np.ndarray, " stops"]) -> _Drafts:
         guesses, laws, token = [], [], self._pending
@@ -267,7 +268,7 @@ class _Run:
     def _pick(
         self, logits: Float[Tensor, "b v"], uniforms: Float[Tensor, " b"]
     ) -> tuple[Int[Tensor, " b"], Float[Tensor, "b v"] | None]:
-        """Return a token per row, and the distributions they were drawn from; None where greedy."""
+        """Return a token per row, and the distributions they were drawn from; None if greedy."""
         if self._temperature == 0:
             return most_probable(logits), None
         laws = self._laws(logits)
@@ -287,7 +288,7 @@ def acceptance_probs(
 ) -> Float[Tensor, "b k"]:
     """Return min(1, p(x) / q(x)) for every draft x (Leviathan et al. 2023, arXiv:2211.17192, algorithm 1).
 
-    `p` are the model's distributions at the places of the drafts, further ones are ignored; `q` those of the drafts.
+    `p` are the model's distributions at the places of the drafts (more are ignored), `q` those the drafts came from.
 
     Examples
     --------
@@ -312,7 +313,7 @@ def accepted(
 def replacement(
     p: Float[Tensor, "b _k v"], q: Float[Tensor, "b k v"], counts: Int[Tensor, " b"], kept: Int[Tensor, " b"]
 ) -> Float[Tensor, "b v"]:
-    """Distribution of the token after the accepted drafts.
+    """Return the distribution of the token after the accepted drafts.
 
     After a rejection it is max(0, p - q), normalised; where all `counts` drafts were accepted, p.
 
@@ -331,7 +332,7 @@ def replacement(
     drafted = q[rows, kept.clamp(max=q.shape[1] - 1)]
     more = (own - torch.where((kept < counts)[:, None], drafted, 0)).clamp(min=0)
     total = more.sum(dim=1, keepdim=True)
-    # Where p and q differ only by rounding, p - q may have no positive part.
+    # If p and q differ only by rounding, p - q may have no positive part.
     return torch.where(total > 0, more / total.clamp(min=torch.finfo(total.dtype).tiny), own)
 
 

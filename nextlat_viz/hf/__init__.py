@@ -1,1 +1,1 @@
-"""Hugging Face models: load them without running their code, fine-tune them with NextLat, load what that gives."""
+"""Hugging Face models: load them without running their code, fine-tune them with NextLat, load the result."""

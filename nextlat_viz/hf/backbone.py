@@ -23,7 +23,7 @@ from nextlat_viz.training.trained import HF_PREFIX
 
 
 class Shape(NamedTuple):
-    """Sizes of a backbone; `context` is None where the model states no longest sequence."""
+    """Sizes of a backbone; `context` is None if the model states no limit."""
 
     dim: int
     context: int | None
@@ -34,7 +34,7 @@ class Pretrained(nn.Module):
     """A causal language model with the interface of :class:`Transformer` that objectives use.
 
     The hidden state is the input of the output head, after the last norm; the embedding is that of the token alone,
-    without its position. Dropout stays off, also in training: psi cannot predict the noise of a state.
+    without its position. Dropout is off even in training: psi cannot predict the noise of a state.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Pretrained(nn.Module):
 
     @property
     def blocks(self) -> nn.Module:
-        """The blocks; the whole model where they are not in one list."""
+        """The blocks, or the whole model if they are not in one list."""
         return blocks_of(self.module) or self.module
 
     def cache(self, batch_size: int) -> PretrainedCache:
@@ -97,10 +97,10 @@ class Pretrained(nn.Module):
     ) -> dict[str, Float[Tensor, "b t dim"]]:
         """Return the embeddings, ``"embed"``, and the hidden states, ``"hidden"``.
 
-        With a cache the tokens follow those in it, and of each row the first `counts` are real, as in
+        With a cache the tokens follow those in it, and the first `counts` of each row are real, as in
         :meth:`Transformer.forward`.
 
-        Where documents are packed into a row, positions start again in each, and attention stays inside a document:
+        If documents are packed into a row, positions start again in each, and attention stays inside a document:
         transformers makes its mask from such positions. :meth:`check_documents` tests that this model does so.
         """
         embed = self.embed(tokens)
@@ -127,7 +127,7 @@ class Pretrained(nn.Module):
 
     @torch.no_grad()
     def check_documents(self) -> None:
-        """Raise ValueError unless a document has the same states packed after another as alone."""
+        """Raise ValueError unless a document has the same states after another one in its row as alone."""
         tokens = torch.arange(6, device=self.head.weight.device)[None] % self.config.vocabulary_size
         packed = self(tokens, (tokens * 0 + torch.arange(6, device=tokens.device) // 3))[:, 3:]
         if not torch.allclose(packed, self(tokens[:, 3:]), rtol=1e-3, atol=1e-4):
@@ -179,19 +179,19 @@ class PretrainedCache:
 
     def begin(self, t: int, counts: Int[Tensor, " b"] | None) -> dict[str, Any]:
         """Add t tokens to each row, or the first `counts` of them; return the arguments of the forward pass."""
-        held, at = self._real.sum(dim=1, keepdim=True), torch.arange(t, device=self._real.device)
-        real = at.expand(len(held), t) < (t if counts is None else counts.to(at.device)[:, None])
-        positions = held + at
+        lengths, columns = self._real.sum(dim=1, keepdim=True), torch.arange(t, device=self._real.device)
+        real = columns.expand(len(lengths), t) < (t if counts is None else counts.to(columns.device)[:, None])
+        positions = lengths + columns
         if self._context is not None:
-            fits(int((held[:, 0] + real.sum(dim=1)).max()) if len(held) else t, self._context)
+            fits(int((lengths[:, 0] + real.sum(dim=1)).max()) if len(lengths) else t, self._context)
             positions = positions.clamp(max=self._context - 1)
         self._real = torch.cat([self._real, real], dim=1)
         return {"past_key_values": self._layers, "attention_mask": self._real.long(), "position_ids": positions}
 
     def truncate(self, length: int | Int[Tensor, " b"]) -> None:
         """Keep the first `length` tokens of every row, or a number for each row."""
-        kept = torch.as_tensor(length).to(self._real.device).expand(len(self._real))
-        self._real = self._real & (self._real.cumsum(dim=1) <= kept[:, None])
+        lengths = torch.as_tensor(length).to(self._real.device).expand(len(self._real))
+        self._real = self._real & (self._real.cumsum(dim=1) <= lengths[:, None])
         slots = self._real.any(dim=0).nonzero()
         used = int(slots.max()) + 1 if len(slots) else 0
         if used < self._real.shape[1]:
@@ -224,7 +224,7 @@ class ScaledDynamics(LatentDynamics):
 
 
 class PostHoc(NextLat):
-    """NextLat on a pretrained model. Losses are those of :class:`NextLat`, term by term, over all its tokens or some.
+    """NextLat on a pretrained model, with the losses of :class:`NextLat` over all tokens, or over those of `restrict`.
 
     psi starts as "no change": its last layer is zero. So the transition error starts at 1, and the first steps do not
     pull a trained model towards the predictions of an untrained psi.
@@ -238,7 +238,7 @@ class PostHoc(NextLat):
     """
 
     psi: ScaledDynamics
-    _some: Tensor
+    _allowed: Tensor
     backbone: Pretrained  # type: ignore[assignment]
 
     def __init__(
@@ -255,8 +255,8 @@ class PostHoc(NextLat):
         nn.Module.__init__(self)
         self.tokens = tokens
         # A buffer, so that it moves with the model to another device.
-        self.register_buffer("_some", None, persistent=False)
-        self._some_head: nn.Linear | None = None
+        self.register_buffer("_allowed", None, persistent=False)
+        self._allowed_head: nn.Linear | None = None
         self.backbone = backbone.requires_grad_(full)
         self.horizon, self.lambda_h, self.lambda_kl = horizon, lambda_h, lambda_kl
         self.token_term, self.stop_target, self.freeze_head = "kl", True, True
@@ -279,28 +279,28 @@ class PostHoc(NextLat):
         self.psi.scale.copy_(state / token)
 
     def restrict(self, tokens: Int[Tensor, " n"]) -> None:
-        """Draft these tokens only, and where psi is trained alone compare these only in L_KL.
+        """Draft these tokens only; if psi is trained alone, L_KL compares these only.
 
-        The output head is the larger part of psi's cost where the vocabulary has tens of thousands of tokens, of which
-        a corpus uses few. Verification corrects a draft that should have been another token.
+        With tens of thousands of tokens the output head is most of psi's cost, and a corpus uses few of them.
+        Verification corrects a draft that should have been another token.
         """
         tokens = tokens.unique().to(self.backbone.head.weight.device)
         weight = self.backbone.head.weight[tokens].detach()
         head = nn.Linear(weight.shape[1], len(tokens), bias=False, device="meta")
         head.load_state_dict({"weight": weight}, assign=True)
-        self._some, self._some_head = tokens, head.requires_grad_(False)
+        self._allowed, self._allowed_head = tokens, head.requires_grad_(False)
 
     @property
     def draft_head(self) -> nn.Module:
-        return self._some_head or self.backbone.head
+        return self._allowed_head or self.backbone.head
 
     def draft_logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
-        if self._some_head is None:
+        if self._allowed_head is None:
             return self.logits(hidden)
         size = self.backbone.config.vocabulary_size if self.tokens is None else self.tokens
-        some = self._some_head(hidden)
-        logits = some.new_full((*hidden.shape[:-1], size), -torch.inf)
-        logits[..., self._some] = some
+        drafted = self._allowed_head(hidden)
+        logits = drafted.new_full((*hidden.shape[:-1], size), -torch.inf)
+        logits[..., self._allowed] = drafted
         return logits
 
     def token_losses(
@@ -311,10 +311,10 @@ class PostHoc(NextLat):
         batch: Batch,
         head: nn.Linear | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        if head is None and self._some_head is not None and not self.backbone.head.weight.requires_grad:
-            # L_next_token is of these tokens alone too, so it is no measure of the model; nothing is trained by it.
-            targets = torch.searchsorted(self._some, batch.targets.contiguous()).clamp(max=len(self._some) - 1)
-            batch, head = replace(batch, targets=targets), self._some_head
+        if head is None and self._allowed_head is not None and not self.backbone.head.weight.requires_grad:
+            # L_next_token is over these tokens only too: it does not measure the model, and nothing is trained by it.
+            targets = torch.searchsorted(self._allowed, batch.targets.contiguous()).clamp(max=len(self._allowed) - 1)
+            batch, head = replace(batch, targets=targets), self._allowed_head
         return super().token_losses(hidden, target, predicted, batch, head)
 
     def trained(self) -> nn.ParameterList:
@@ -327,7 +327,7 @@ class PostHoc(NextLat):
         states = self.backbone.states(batch.inputs, batch.documents)
         hidden = states["hidden"]
         predicted = self.psi.rollout(hidden, states["embed"], self.horizon)
-        # Over all tokens, also where psi is trained on some.
+        # Over all tokens, even if psi is trained on some.
         next_token, kl = self.token_losses(hidden, hidden, predicted, batch, self.backbone.head)
         inside = batch.inside(1)[..., None]
         return {
@@ -340,9 +340,9 @@ class PostHoc(NextLat):
 
 
 def pretrained(model: Any) -> tuple[Pretrained, str]:
-    """Return a copy of a module, or a model loaded by its folder or its name on the Hub; and its name.
+    """Return a model as a backbone, and its name: a copy of a module, or loaded from a folder or the Hub.
 
-    A ValueError where it needs its own code, has no safetensors, or is of a kind that psi cannot be added to.
+    Raises ValueError if it needs its own code, has no safetensors, or is of a kind that psi cannot be added to.
     """
     if not isinstance(model, str | Path):
         if not all(hasattr(model, name) for name in ("get_output_embeddings", "base_model", "save_pretrained")):
@@ -365,7 +365,7 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def _refuse_unusable(module: Any) -> None:
-    """Raise ValueError where psi cannot be added. Does not run the model."""
+    """Raise ValueError if psi cannot be added. Does not run the model."""
     kind = type(module).__name__
     if is_quantised(module):
         raise ValueError(
@@ -387,8 +387,8 @@ def _refuse_unusable(module: Any) -> None:
 
 
 def _positions(documents: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
-    """Position of each token in its document, from 0."""
-    at = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
-    starts = torch.zeros_like(at)
-    starts[:, 1:] = torch.where(documents[:, 1:] != documents[:, :-1], at[:, 1:], 0)
-    return at - starts.cummax(dim=1).values
+    """Return the position of each token in its document, from 0."""
+    columns = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    starts = torch.zeros_like(columns)
+    starts[:, 1:] = torch.where(documents[:, 1:] != documents[:, :-1], columns[:, 1:], 0)
+    return columns - starts.cummax(dim=1).values

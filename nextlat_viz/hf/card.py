@@ -39,7 +39,7 @@ class FinetuneConfig(BaseModel):
     steps: PositiveInt = Field(1000, description="optimiser steps")
     batch_size: PositiveInt = Field(16, description="sequences per step")
     learning_rate: PositiveFloat = Field(1e-3, description="psi's peak rate of AdamW")
-    # Not used where psi is trained alone; the default is what the cards of such models have always stated.
+    # Not used if psi is trained alone; the cards of such models have always stated this default.
     model_rate: PositiveFloat = Field(0.1, description="the model's rate over psi's; 0.005 in mode full")
     psi_steps: NonNegativeInt = Field(0, description="first steps, which train psi alone; half in mode full")
     warmup_steps: NonNegativeInt = Field(description="steps of linear warm-up; 1 in 20 when not given")
@@ -93,7 +93,7 @@ class FinetuneCard(SignedCard):
 def settle(explicit: dict[str, Any], settings: dict[str, Any]) -> FinetuneConfig:
     """Check hyperparameters, and set those that depend on others.
 
-    An UnknownNameError for a name that is no hyperparameter, a ValueError for a value out of range.
+    Raises UnknownNameError for a name that is no hyperparameter, ValueError for a value out of range.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def call_of(model: Any, corpus: dict[str, Any], config: FinetuneConfig, seed: in
 def readme_text(card: FinetuneCard) -> str:
     """Write the model card, README.md: the base model, the texts, the recipe and the losses before and after.
 
-    The licences of model and texts are not known here, so it says what they apply to and leaves them to be named.
+    The licences of model and texts are not known here: the text says what they apply to, and the user names them.
     """
     config = card.config
     full = config.mode == "full"

@@ -52,7 +52,7 @@ class Corpus(World):
     def sample(
         self, n: int, length: int | None = None, seed: int = 0, *, split: str = "test", states: bool = True
     ) -> Episodes:
-        """Draw different sequences; all of them where there are no more than `n`."""
+        """Draw different sequences; all of them if there are no more than `n`."""
         if self.held_out is None:
             raise ValueError(
                 f"{self._model} comes without sequences to measure on: give texts or tokens, as in nlv.extract(model, "
@@ -72,9 +72,9 @@ class Corpus(World):
         return np.array(self._tokenizer([text])["input_ids"][0], np.int64)
 
     def decode(self, tokens: ArrayLike) -> str:
-        """The text, where there is a tokenizer; -1 after the end is left out."""
-        kept = [token for token in np.asarray(tokens).tolist() if token >= 0]
-        return super().decode(kept) if self._tokenizer is None else str(self._tokenizer.decode(kept))
+        """Return the text, or the names of the tokens if there is no tokenizer; -1 after the end is left out."""
+        ids = [token for token in np.asarray(tokens).tolist() if token >= 0]
+        return super().decode(ids) if self._tokenizer is None else str(self._tokenizer.decode(ids))
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def sequences(
     horizon : int
         Steps of psi.
     length : int, optional
-        Most tokens in a sequence; default all, and for lists the model's context. Required for a world without its own
-        episode length.
+        Most tokens in a sequence; default all, and for lists the model's context. Required for a world whose episodes
+        may have any length.
     count, held_out : int
         Episodes drawn of a world; most sequences held out.
     tokenizer : callable, optional
@@ -146,15 +146,15 @@ def sequences(
             about["source"] = os.fspath(corpus)
     train = _fit(train, shape, length)
     if test is None:
-        apart = np.array([_is_held_out(row) for row in _rows(train)], bool)
-        train, test = train[~apart], train[apart]
+        is_test = np.array([_is_held_out(row) for row in _rows(train)], bool)
+        train, test = train[~is_test], train[is_test]
     else:
         test = _fit(test, shape, length)
         known = {row.tobytes() for row in _rows(train)}
         fresh = np.array([row.tobytes() not in known for row in _rows(test)], bool)
         if len(fresh) and not fresh.any():
             raise ValueError(
-                "corpus: all that was to be held out is trained on too, as it comes cut: give a longer length"
+                "corpus: once cut, every sequence to hold out also occurs in training: give a longer length"
             )
         test = test[fresh]
     test = test[:held_out]
@@ -164,15 +164,15 @@ def sequences(
             "of 2 tokens or more"
         )
     _check_horizon(horizon, min(int(part.length.max()) for part in (train, test)))
-    both = hashlib.sha256((train.sha256 + test.sha256).encode()).hexdigest()
-    about |= {"train": len(train), "held_out": len(test), "length": train.tokens.shape[1], "sha256": both}
+    digest = hashlib.sha256((train.sha256 + test.sha256).encode()).hexdigest()
+    about |= {"train": len(train), "held_out": len(test), "length": train.tokens.shape[1], "sha256": digest}
     return Sequences(train, test, about)
 
 
 def documents_of(corpus: Any) -> Any:
     """Read the documents of a file, given by its path; anything else is returned as it is.
 
-    A ValueError where there is no such file, or no text in it.
+    Raises ValueError if there is no such file, or no text in it.
     """
     return read_file(TextSource(os.fspath(corpus)))[0] if isinstance(corpus, str | os.PathLike) else corpus
 
@@ -180,10 +180,10 @@ def documents_of(corpus: Any) -> Any:
 def _drawn(
     world: World, shape: Shape, length: int | None, count: int, held_out: int
 ) -> tuple[Episodes, Episodes | None]:
-    """Draw episodes for training, and for measuring where the world has a split for it."""
+    """Draw episodes for training, and for measuring if the world has a test split, else None."""
     if not world.predicts_next_token:
         raise ValueError(
-            f"corpus: world {world.name!r} predicts something else than its tokens, which a language model cannot: "
+            f"corpus: models of world {world.name!r} predict targets, but a language model predicts its next tokens: "
             "use another world"
         )
     if len(world.vocabulary) > shape.vocabulary_size:
@@ -193,11 +193,11 @@ def _drawn(
         )
     if world.length is None and length is None:
         raise ValueError(f"length is needed: episodes of world {world.name!r} are as long as asked for")
-    asked = length if world.length is None else None
-    train = world.sample(count, asked, seed=TRAIN_SEED, states=False)
+    length = length if world.length is None else None
+    train = world.sample(count, length, seed=TRAIN_SEED, states=False)
     if "test" not in world.splits:
         return train, None
-    return train, world.sample(held_out, asked, seed=HELD_OUT_SEED, split="test", states=False)
+    return train, world.sample(held_out, length, seed=HELD_OUT_SEED, split="test", states=False)
 
 
 def _documents(corpus: Any, length: int | None, tokenizer: Any) -> tuple[Episodes, Episodes]:
@@ -256,7 +256,7 @@ def _check_horizon(horizon: int, longest: int) -> None:
     if not 1 <= horizon <= longest - 2:
         raise ValueError(
             f"horizon={horizon} must be at least 1 and at most {longest - 2}: sequences have {longest} tokens, psi "
-            "starts from the state of one of them, and that of the last is not read"
+            "starts after the first, and the last is not read"
         )
 
 

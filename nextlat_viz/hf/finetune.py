@@ -78,7 +78,7 @@ def finetune(
     Measured on sequences held out by their content, before the first step and at every validation: ``loss``, the
     next-token loss in nats; ``unigram``, the loss of predicting frequencies; ``next_h`` and ``kl``; and
     ``transition_error``, the summed squared error of psi(h_t, x_{t+1}) against h_{t+1} over that of "no change": 1 is
-    no better than h_t itself, 0 is exact. Where the corpus repeats sequences, those held out are no sample of it, and
+    no better than h_t itself, 0 is exact. If the corpus repeats sequences, those held out are not a random sample, and
     their loss cannot be compared with a world's floor.
 
     Parameters
@@ -86,8 +86,8 @@ def finetune(
     model : PreTrainedModel, folder or name on the Hugging Face Hub
         Read from safetensors alone; a model that needs its own code is refused. A module is copied, not changed.
     corpus : World, Episodes, (N, T) integers, list of token id lists or of texts, or path of a file of texts
-        See :func:`nextlat_viz.hf.corpus.sequences`. Where a state "document" numbers documents packed into a row,
-        attention stays inside them and positions start again; a model that cannot do that is refused.
+        See :func:`nextlat_viz.hf.corpus.sequences`. If a state "document" numbers documents packed into a row,
+        attention stays inside each and positions start again; a model that cannot do that is refused.
     mode : "psi" trains psi alone and leaves the model's weights as they are; "full" trains psi alone for `psi_steps`,
         half of the steps, and then both.
     horizon, lambda_h, lambda_kl : d and the weights of the two latent losses (eq. 5); 1 and 1 when not given, and 0.05
@@ -208,14 +208,14 @@ def finetune(
         ]
         learner.to("cpu")
         with quiet(), tempfile.TemporaryDirectory(dir=folder, prefix=f".{MODEL}.") as temporary:
-            written = Path(temporary, MODEL)
-            backbone.module.save_pretrained(written)
+            complete = Path(temporary, MODEL)
+            backbone.module.save_pretrained(complete)
             if "world" not in parts.about and hasattr(tokenizer, "save_pretrained"):
-                # In one folder: a card names no file of a folder inside it.
-                tokenizer.save_pretrained(written, save_jinja_files=False)
-            # A run that was killed after this block left a model without a card.
+                # Without files in a further folder, which a card cannot name.
+                tokenizer.save_pretrained(complete, save_jinja_files=False)
+            # A killed run may have left a model here, without a card.
             shutil.rmtree(folder / MODEL, ignore_errors=True)
-            written.replace(folder / MODEL)
+            complete.replace(folder / MODEL)
         io.write(folder / PSI, save_tensors(learner.psi.state_dict()))
         files = [*sorted((folder / MODEL).iterdir()), folder / PSI, folder / METRICS]
         if "world" not in parts.about:
@@ -269,13 +269,13 @@ def _identity(model: dict[str, Any], corpus: dict[str, Any], config: FinetuneCon
 
 
 def held_out_metrics(model: PostHoc, held_out: Episodes, batch_size: int, device: torch.device) -> dict[str, float]:
-    """Return the losses and the transition error over all of the sequences, by the names in :func:`finetune`."""
+    """Return the losses and the transition error over all sequences, by the names in :func:`finetune`."""
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     targets = []
     for start in range(0, len(held_out), batch_size):
         batch = Batch.from_episodes(held_out[start : start + batch_size], device)
-        # Also of a loss of weight 0, which is not trained by.
+        # Losses of weight 0 are measured too, though they train nothing.
         count = {"next_token": int(batch.target_mask.sum())}
         for name, scored in {"next_h": False, "kl": True}.items():
             count[name] = count_ahead(batch, model.horizon, scored=scored)
@@ -291,7 +291,7 @@ def held_out_metrics(model: PostHoc, held_out: Episodes, batch_size: int, device
         "unigram": -float(torch.xlogy(share, share).sum()),
         "next_h": means["next_h"],
         "kl": means["kl"],
-        # Where states never change the ratio is undefined.
+        # Undefined if states never change.
         "transition_error": sums["missed"] / sums["moved"] if sums["moved"] else math.nan,
     }
 
@@ -306,19 +306,19 @@ class _AdamW(torch.optim.AdamW):
         for group in self.param_groups:
             group["lr"] = group["lr"] * group["factor"]
         result = super().step(closure)
-        self.wake()
+        self._unfreeze()
         return result
 
     def load_state_dict(self, state_dict: Any) -> None:
         super().load_state_dict(state_dict)
-        self.wake()
+        self._unfreeze()
 
-    def wake(self) -> None:
-        """Unfreeze the groups whose frozen steps have been taken."""
-        taken = max((int(state["step"]) for state in self.state.values() if "step" in state), default=0)
+    def _unfreeze(self) -> None:
+        """Unfreeze the groups whose frozen steps are over."""
+        steps = max((int(state["step"]) for state in self.state.values() if "step" in state), default=0)
         for group in self.param_groups:
             for weights in group["params"] if group["frozen_steps"] else ():
-                weights.requires_grad_(taken >= group["frozen_steps"])
+                weights.requires_grad_(steps >= group["frozen_steps"])
 
 
 def _optimizer(model: PostHoc, config: FinetuneConfig) -> _AdamW:
@@ -328,11 +328,11 @@ def _optimizer(model: PostHoc, config: FinetuneConfig) -> _AdamW:
     if slow:
         groups.insert(0, {"params": slow, "factor": config.model_rate, "frozen_steps": config.psi_steps})
     optimizer = _AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay)
-    optimizer.wake()
+    optimizer._unfreeze()
     return optimizer
 
 
 def _hash_of(config: dict[str, Any]) -> str:
-    """Hash a model's config; the same for a model that was built and for one that was saved and loaded."""
-    kept = {name: value for name, value in config.items() if name not in WRITTEN_BY_SAVING}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
+    """Hash a model's config without the fields that saving it changes."""
+    fields = {name: value for name, value in config.items() if name not in WRITTEN_BY_SAVING}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()

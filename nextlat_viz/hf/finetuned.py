@@ -37,7 +37,7 @@ MODEL, PSI, HELD_OUT = "model", "psi.safetensors", "held_out.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Finetuned(HubModel):
-    """A pretrained model with psi added to it. It goes wherever a checkpoint goes.
+    """A pretrained model with psi added to it. It can be used wherever a checkpoint can.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Finetuned(HubModel):
     folder : Path
         With the files of both.
     tokenizer : transformers tokenizer or None
-        The model's, where its folder holds one that the card seals.
+        The model's, if the card names one.
     is_trained : bool
         False for random weights, as `untrained` gives them.
     """
@@ -113,7 +113,7 @@ class Finetuned(HubModel):
 
     @cached_property
     def network(self) -> PostHoc:
-        """The model and psi as an objective. It predicts the tokens of its world only.
+        """The model and psi as an objective, which predicts only the tokens of its world.
 
         psi drafts only the tokens of the held-out sequences, if those are fewer than half of the vocabulary.
         """
@@ -250,15 +250,15 @@ def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
     # A damaged model fails in many ways inside safetensors, torch and transformers.
     except Exception as error:
         raise CheckpointError(f"{folder} does not hold the model its card describes: {error}") from error
-    # A tokenizer that the card does not name cannot be there: `_check_files` refuses files without a hash.
+    # No other tokenizer can be there: `_check_files` refuses files that the card does not name.
     tokenizer = load_tokenizer(str(folder / MODEL)) if f"{MODEL}/tokenizer_config.json" in card.files else None
     return Finetuned(module.eval(), psi.eval(), card, folder, tokenizer)
 
 
 def load_by_name(name: str) -> Finetuned | LoadedModel | Checkpoint:
-    """Load ``"hf:<folder or name>"``: a folder of `finetune` with its psi, or by name a checkpoint or a language model.
+    """Load ``"hf:<folder or name>"``: a fine-tuned model, a checkpoint or a language model.
 
-    A CheckpointError for neither a folder nor a name of the Hub, and where `nextlat_viz.hf.hub.download` raises it.
+    Raises CheckpointError if it is neither a folder nor a name on the Hub, or `nextlat_viz.hf.hub.download` raises it.
     """
     place = name.removeprefix(HF_PREFIX)
     folder = Path(place).expanduser()

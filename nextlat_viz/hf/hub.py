@@ -27,7 +27,7 @@ from nextlat_viz.training.trained import HF_PREFIX
 
 _NAME = re.compile(r"[A-Za-z0-9][\w-]*(\.[\w-]+)*/[A-Za-z0-9][\w-]*(\.[\w-]+)*", re.ASCII)
 _SECONDS = 20.0  # to wait for the Hub's answer
-# Bytes: of a card, of a training curve, and of a file of weights beside 4 for each parameter.
+# Most bytes: of a card, of a training curve, and of a file of weights in addition to 4 for each parameter.
 _LARGEST_CARD, _LARGEST_TEXT, _HEADER = 1 << 20, 1 << 26, 1 << 20
 
 
@@ -92,7 +92,7 @@ def push(checkpoint: Checkpoint | str, name: str, *, private: bool = True, token
             "published with its snapshots of earlier steps. To publish a Hugging Face model, call its push_to_hub(); "
             "to publish a fine-tuned one, upload its folder, which has a model card: hf upload user/name FOLDER"
         )
-    # What is published is what was trained: every file is compared with the card once more.
+    # Compares every file with the card once more, so that exactly what was trained is published.
     stored = read_folder(model.folder)
     if stored.weights_sha256 != model.weights_sha256:
         raise CheckpointError(f"{model.folder} holds another run by now: load the checkpoint again")
@@ -118,9 +118,9 @@ def download(name: str) -> Checkpoint | None:
     """Load a checkpoint of the Hub by its name, from safetensors and JSON alone, after comparing every hash.
 
     Only the card and the files it names are downloaded, to the project's cache folder. Without a connection the
-    version that was downloaded last is loaded. None for a repository that holds no checkpoint of this project, such as
-    a language model; a CheckpointError for no such name, no permission, no connection, a file of an unexpected size,
-    or a hash that does not match.
+    version that was downloaded last is loaded. Returns None for a repository without a checkpoint of this project, such
+    as a language model. Raises CheckpointError for no such name, no permission, no connection, a file of an unexpected
+    size, or a hash that does not match.
     """
     hub = _require_hub()
     api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="nextlat_viz")
@@ -139,7 +139,7 @@ def download(name: str) -> Checkpoint | None:
     def fetch(file: str, largest: int) -> Path:
         if failure is None and not 0 < sizes.get(file, 0) <= largest:
             size = f"has {sizes[file]:,} bytes, of at most {largest:,}" if file in sizes else "is missing"
-            raise CheckpointError(f"hf:{name} is no whole checkpoint: its {file} {size}")
+            raise CheckpointError(f"hf:{name} is not a complete checkpoint: its {file} {size}")
         try:
             return Path(
                 hub.hf_hub_download(
@@ -237,12 +237,12 @@ def markdown_card(
 
 
 def _weights(card: Card) -> list[str]:
-    """Paths of the files of weights in a run's folder."""
+    """Return the paths of the files of weights in a run's folder."""
     return [WEIGHTS, *(snapshot_path(Path(), step).as_posix() for step in card.snapshots)]
 
 
 def cell_text(text: str, most: int = 400) -> str:
-    """Text for a cell of a Markdown table."""
+    """Return a text that fits into a cell of a Markdown table."""
     return shorten(re.sub(r"[|`<>\n\r]", " ", text), most)
 
 
@@ -253,7 +253,7 @@ def _require_hub() -> Any:
 
 
 def _status(error: Exception) -> int | None:
-    """Status of the Hub's answer; None where there was no answer."""
+    """Return the status of the Hub's answer; None if there was no answer."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
 

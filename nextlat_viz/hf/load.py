@@ -24,7 +24,7 @@ _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "deco
 def load_module(name: str, revision: str | None = None, dtype: torch.dtype | None = None) -> nn.Module:
     """Load a causal language model, in `dtype` or else in its own.
 
-    A ValueError where it needs its own code, does not exist, cannot be reached, or has no safetensors.
+    Raises ValueError if it needs its own code, does not exist, cannot be reached, or has no safetensors.
     """
     transformers = require_transformers()
     # Only a path is expanded: a folder of the same name in the working directory comes before the Hub.
@@ -57,7 +57,7 @@ def load_module(name: str, revision: str | None = None, dtype: torch.dtype | Non
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
-    """Load the tokenizer of a model; None where there is none that loads without code."""
+    """Load the tokenizer of a model; None if it has none that loads without code."""
     try:
         tokenizer = require_transformers().AutoTokenizer.from_pretrained(
             str(Path(name).expanduser()), trust_remote_code=False, revision=revision or "main"
@@ -89,7 +89,7 @@ def _read_config(transformers: Any, place: str, revision: str | None) -> dict[st
 
 
 def _refuse_empty_sizes(transformers: Any, folder: Path, config: Mapping[str, Any]) -> None:
-    """Raise ValueError where a config asks for more than the weights beside it hold, before memory is taken for it."""
+    """Raise ValueError if a config asks for more weights than its files hold, before memory is allocated for them."""
     shapes = []
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
@@ -102,15 +102,15 @@ def _refuse_empty_sizes(transformers: Any, folder: Path, config: Mapping[str, An
             transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False), trust_remote_code=False
         )
     parameters, stored = sum(part.numel() for part in model.parameters()), sum(map(math.prod, shapes))
-    # Eight is the most that a quantised model packs into a stored number.
+    # A quantised model packs at most eight parameters into a stored number.
     if parameters > 8 * stored:
         raise ValueError(f"its config asks for {parameters:,} parameters, and its safetensors hold {stored:,} numbers")
 
 
 def is_quantised(module: nn.Module) -> bool:
     """Whether weights of a module are stored as integers with scales, or its config says so."""
-    stated = getattr(getattr(module, "config", None), "quantization_config", None)
-    return stated is not None or not all(weights.is_floating_point() for weights in module.parameters())
+    quantised = getattr(getattr(module, "config", None), "quantization_config", None) is not None
+    return quantised or not all(weights.is_floating_point() for weights in module.parameters())
 
 
 def require_transformers() -> Any:
@@ -119,7 +119,7 @@ def require_transformers() -> Any:
 
 
 def refuse_code(config: Any, name: str) -> None:
-    """Raise ValueError where a model's config, or any config nested in it, names code to download and run.
+    """Raise ValueError if a model's config, or any config nested in it, names code to download and run.
 
     Such code is a class in ``auto_map``, or an attention implementation that is a repository (``"owner/kernel"``).
 
@@ -154,12 +154,12 @@ def _nested(config: Any) -> Iterator[tuple[str, Any]]:
 def quiet() -> Iterator[None]:
     """Hide the progress bar that transformers shows for every file."""
     logging = require_transformers().utils.logging
-    shown = logging.is_progress_bar_enabled()
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if enabled:
             logging.enable_progress_bar()
 
 
@@ -182,7 +182,7 @@ def tokens_from(texts: Sequence[str], tokenizer: Any, max_length: int | None = N
     Raises
     ------
     LatentsError
-        No texts, or something else than a list of them.
+        No texts, or something other than a list of them.
 
     Examples
     --------
@@ -200,13 +200,13 @@ def tokens_from(texts: Sequence[str], tokenizer: Any, max_length: int | None = N
     rows = [list(ids)[:max_length] for ids in tokenizer(list(texts))["input_ids"]]
     tokens, length = checks.padded(rows)
     if not tokens.size:
-        # One position of padding: episodes without any cannot be read.
+        # One position of padding, because episodes without positions cannot be read.
         tokens = np.zeros((len(rows), 1), np.int64)
     return Episodes(tokens, length=length, loss_mask=np.arange(tokens.shape[1]) < length[:, None])
 
 
 def blocks_of(module: nn.Module) -> nn.ModuleList | None:
-    """Return the blocks of a causal language model; None where they are not in one list."""
+    """Return the blocks of a causal language model; None if they are not in one list."""
     layers = int(module.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
     return next((part for part in module.modules() if isinstance(part, nn.ModuleList) and len(part) == layers), None)
 
@@ -218,7 +218,7 @@ def name_of(module: Any) -> str:
 
 def is_causal_lm(module: nn.Module) -> bool:
     """Whether a module looks like a causal language model of transformers; does not import transformers."""
-    # A bridge of TransformerLens hands on the attributes of the model inside it, and is called in another way.
+    # A bridge of TransformerLens has the attributes of the model inside it, but is called in another way.
     if isinstance(getattr(module, "hook_dict", None), dict):
         return False
     config, generates = getattr(module, "config", None), getattr(module, "can_generate", None)

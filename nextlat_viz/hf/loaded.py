@@ -48,7 +48,7 @@ class HubModel(TrainedModel):
 
     @property
     def ends(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Tokens that end a text by the model's generation config; none where its tokens are those of a world."""
+        """Tokens that end a text by the model's generation config; none if its tokens are those of a world."""
         if not isinstance(self.world, Corpus):
             return ()
         module: Any = self.module
@@ -63,8 +63,7 @@ class HubModel(TrainedModel):
             torch.manual_seed(seed)
             config = copy.deepcopy(self.module.config)
             module = require_transformers().AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        untrained: nn.Module = module.float().eval()
-        return untrained
+        return module.float().eval()
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +101,13 @@ class LoadedModel(HubModel):
 
     @cached_property
     def network(self) -> Objective:
-        """The model in float32; a copy where its weights are of another type."""
-        wide = all(weights.dtype == torch.float32 for weights in self.module.parameters())
-        return NextToken(Pretrained(self.module if wide else copy.deepcopy(self.module).float())).eval()
+        """The model in float32; a copy if its weights are of another type."""
+        is_float32 = all(weights.dtype == torch.float32 for weights in self.module.parameters())
+        return NextToken(Pretrained(self.module if is_float32 else copy.deepcopy(self.module).float())).eval()
 
     @cached_property
     def world(self) -> World:
-        """The tokens of the model. There are no sequences to sample: the corpus it was trained on is not here."""
+        """The tokens of the model, without sequences to sample, because the corpus it was trained on is not known."""
         config: Any = self.module.config
         return Corpus(self.name, int(config.vocab_size), self.tokenizer)
 

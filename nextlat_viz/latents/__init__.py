@@ -1,8 +1,8 @@
 """Latents: a model's states at every position, with the true states.
 
-An `anndata.AnnData` with one row per (episode, position); `build` says what is where. Use the functions here to read
-one: they work on any slice of it, after a reload, and know the names that exist. The public names are listed in
-``__init__.pyi``; saved latents are read without torch, which only extraction needs.
+A table of latents is an `anndata.AnnData` with one row per (episode, position); `build` describes its layout. Read it
+with the functions here: they work on any slice and after a reload, and suggest the nearest name for a wrong one. The
+public names are listed in ``__init__.pyi``. Only extraction needs torch, reading a saved table does not.
 """
 
 import lazy_loader

@@ -44,11 +44,11 @@ def select(latents: AnnData, mask: np.ndarray | pd.Series | None = None, **where
     keep = np.ones(latents.n_obs, dtype=bool) if mask is None else np.asarray(mask)
     if keep.shape != (latents.n_obs,) or keep.dtype != bool:
         raise LatentsError(f"mask must be {latents.n_obs} booleans, got {keep.dtype} of shape {keep.shape}")
-    for name, wanted in where.items():
+    for name, choice in where.items():
         if name not in latents.obs:
             raise unknown("column", name, map(str, latents.obs.columns))
         values = column(latents, name)
-        accepted = [wanted] if isinstance(wanted, str) or np.ndim(wanted) == 0 else list(wanted)
+        accepted = [choice] if isinstance(choice, str) or np.ndim(choice) == 0 else list(choice)
         if isinstance(latents.obs[name].dtype, pd.CategoricalDtype):
             known = [str(category) for category in latents.obs[name].cat.categories]
             for value in accepted:
@@ -57,7 +57,7 @@ def select(latents: AnnData, mask: np.ndarray | pd.Series | None = None, **where
             accepted = [str(value) for value in accepted]
         matches = np.isin(values, np.asarray(accepted))
         if not matches.any():
-            raise LatentsError(f"no row has {name}={wanted!r}: there are {describe(values)}")
+            raise LatentsError(f"no row has {name}={choice!r}: there are {describe(values)}")
         keep = keep & matches
     if not keep.any():
         raise LatentsError("no row is left after this selection")
@@ -145,7 +145,7 @@ def concatenate(latents: Sequence[AnnData], names: Sequence[str] | None = None) 
         parts.append(part)
     stacked = anndata.concat(parts, label="model", keys=list(names), join="inner", merge="same")
     for key, categories in {"token": about[0]["vocabulary"], "state": about[0]["state_names"]}.items():
-        # In a table of a recursive model the tokens name the steps.
+        # In a table of a recursive model the column "token" names the step.
         if key in stacked.obs and set(stacked.obs[key].dropna().astype(str)) <= set(categories):
             stacked.obs[key] = pd.Categorical(stacked.obs[key].astype(str), categories=categories)
     stacked.uns[KEY] = {
@@ -154,7 +154,7 @@ def concatenate(latents: Sequence[AnnData], names: Sequence[str] | None = None) 
         "models": [json.dumps(model) for model in about],
         "same_episodes": same_episodes,
     }
-    read = [table.uns.get(TOKENS) for table in latents]
-    if same_episodes and all(tokens is not None for tokens in read):
-        stacked.uns[TOKENS] = read[0]
+    stored = [table.uns.get(TOKENS) for table in latents]
+    if same_episodes and all(tokens is not None for tokens in stored):
+        stacked.uns[TOKENS] = stored[0]
     return stacked

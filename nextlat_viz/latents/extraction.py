@@ -41,7 +41,7 @@ from nextlat_viz.worlds import Episodes, World
 
 __all__ = ["HELDOUT_EPISODES", "HELDOUT_SEED", "extract", "heldout", "load_hf", "tokens_from"]
 
-# Sequences of a corpus are long, and a language model is wide: all that were held out can be gigabytes of latents.
+# Sequences of a corpus are long and language models wide: the latents of all held-out sequences can take gigabytes.
 _MOST_CORPUS_TOKENS = 40_000
 
 
@@ -89,7 +89,7 @@ def extract(
     batch_size : int
         Episodes per forward pass; it changes speed and memory only.
     device : torch device, optional
-        Where to run; default where the model is. The model goes back there afterwards.
+        Where to run; default where the model is. Afterwards the model is moved back.
     progress : bool or callable
         Show a bar after half a second; or ``progress(read, total)`` is called with episodes after every batch, and an
         exception from it ends the extraction.
@@ -97,8 +97,8 @@ def extract(
         For a module: which site becomes ``X``; default the last of `sites`, or the input of a Hugging Face model's
         output head.
     lengths : (N,) integers, or mask : (N, T) of 0 and 1, optional
-        For an array of tokens, how many of each row are real, or which: padding before or after. Positions count
-        from the first real token.
+        For an array of tokens: how many of each row are real, or which ones. Padding is before or after them, and
+        positions count from the first real token.
     call : callable, optional
         ``call(model, tokens, real)`` runs a module whose forward takes other arguments than tokens; real is a (B, T)
         boolean tensor, False on padding, which always comes last.
@@ -121,8 +121,8 @@ def extract(
         ``solved``, ``right``, ``margin`` (see `Thinking.margins`) and, of queens, the exact ``posterior``.
     out : path of an .h5ad file, optional
         Write batch by batch to disk, in constant memory. Making the same call again continues an extraction that was
-        interrupted, and opens one that is finished. A call is the same when its arguments are, and the model's weights,
-        structure, buffers, attributes and code.
+        interrupted, and opens one that is finished. Calls are the same if their arguments are, and so are the model's
+        weights, structure, buffers, attributes and code.
         Under torchrun `out` may be a folder, a name without ``.h5ad``: each process then reads its share of the
         episodes and gets the table of that share; ``nlv.load_latents(out)`` reads the whole table.
     dtype : {"float32", "float16"}
@@ -174,18 +174,18 @@ def extract(
     if isinstance(model, Checkpoint):
         foreign = {"hidden": hidden, "lengths": lengths, "mask": mask, "call": call, "vocabulary": vocabulary,
                    "name": name, "world": world}  # fmt: skip
-        if given := [key for key, value in foreign.items() if value is not None]:
-            raise LatentsError(f"{', '.join(given)} cannot be given for a Checkpoint, which has its own")
+        if refused := [key for key, value in foreign.items() if value is not None]:
+            raise LatentsError(f"{', '.join(refused)} cannot be given for a Checkpoint, which has its own")
         if not isinstance(episodes, Episodes | None):
             raise TypeError(
                 f"episodes must be Episodes, got {shown(episodes)}: wrap tokens as Episodes(tokens), or sample some "
                 "with checkpoint.world.sample(n, length, seed)"
             )
         if is_recursive(model):
-            taken = {"truth": truth, "positions": positions, "out": out}
-            if given := [key for key, value in taken.items() if value is not None]:
+            unsupported = {"truth": truth, "positions": positions, "out": out}
+            if refused := [key for key, value in unsupported.items() if value is not None]:
                 raise LatentsError(
-                    f"{', '.join(given)} cannot be given for a recursive model, whose rows are recursion steps, in "
+                    f"{', '.join(refused)} cannot be given for a recursive model, whose rows are recursion steps, in "
                     "memory: choose rows of the table, and save it with nlv.save_latents"
                 )
             puzzles = puzzles_of(model, episodes)
@@ -241,7 +241,7 @@ def _batches(
     device: torch.device | str | None,
     progress: bool | Callable[[int, int], None],
 ) -> Generator[tuple[dict[str, np.ndarray], int], None, None]:
-    """Extract episodes from `first` on: yield the rows of each batch by site, and the number of episodes then done."""
+    """Extract episodes from `first` on. Yield the rows of each batch by site, and the number of episodes then done."""
     documents = read.episodes.states.get("document")
     real, longest, n = valid(read.episodes), read.episodes.length, len(read.episodes)
     bar = tqdm(
@@ -257,11 +257,11 @@ def _batches(
             rows = slice(start, start + batch_size)
             # Only as wide as the longest episode of the batch: padding costs time.
             width = max(1, int(longest[rows].max()))
-            here = real[rows, :width]
-            tokens = torch.from_numpy(np.where(here, read.episodes.tokens[rows, :width], 0)).to(where)
+            mask = real[rows, :width]
+            tokens = torch.from_numpy(np.where(mask, read.episodes.tokens[rows, :width], 0)).to(where)
             packed = None if documents is None else torch.from_numpy(documents[rows, :width]).to(where)
             try:
-                states, logits = reader.read(tokens, torch.from_numpy(here).to(where), packed)
+                states, logits = reader.read(tokens, torch.from_numpy(mask).to(where), packed)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -309,11 +309,11 @@ def _foreign(
     name: str | None,
 ) -> tuple[LatentsReader, Any]:
     if isinstance(model, HubModel):
-        named = model.tokenizer if vocabulary is None else vocabulary
+        vocabulary = model.tokenizer if vocabulary is None else vocabulary
         short = Path(model.name).name if isinstance(model, LoadedModel) else model.name
-        return CausalLMReader(model.module, sites, hidden, call, name or short, model), named
+        return CausalLMReader(model.module, sites, hidden, call, name or short, model), vocabulary
     if any(kind.__module__.partition(".")[0] == "nnsight" for kind in type(model).__mro__):
-        # nnsight wraps a module, whose parts it names as the module does.
+        # The wrapper of nnsight names submodules as the wrapped module does.
         model = getattr(model, "_module", model)
     if not isinstance(model, nn.Module):
         raise TypeError(

@@ -40,11 +40,11 @@ class Reading:
     columns : dict of (N, T, ...) arrays
         The user's own columns.
     values : dict of lists of str
-        For columns of names: the names of their integers.
+        For columns of names: the name of each integer.
     start : bool
         Whether the first column of `keep` is position 0, where nothing has been read.
     first : int
-        Number of the first episode, where these are a part of all.
+        Number of the first episode, above 0 where these are one part of all episodes.
     """
 
     episodes: Episodes
@@ -73,7 +73,7 @@ def valid(episodes: Episodes) -> Bool[np.ndarray, "N T"]:
 
 
 def kept(episodes: Episodes, positions: Positions | None) -> Bool[np.ndarray, "N columns"]:
-    """Return a mask of the rows that a filter of positions keeps; with a first column if it asks for position 0.
+    """Return a mask of the rows at the given positions, with one more column in front if they include position 0.
 
     Positions of tokens count from 1, and position 0 is the start token. A slice ends before its stop; in a list, -1 is
     the last position of each episode.
@@ -99,19 +99,19 @@ def kept(episodes: Episodes, positions: Positions | None) -> Bool[np.ndarray, "N
                 "later"
             )
         first = 1 if positions.start is None else positions.start
-        asked = np.arange(first, positions.stop or real.shape[1] + 1, positions.step or 1)
+        numbers = np.arange(first, positions.stop or real.shape[1] + 1, positions.step or 1)
     else:
-        asked = np.asarray(list(positions) if isinstance(positions, Iterable) else [positions])
-        if asked.size == 0 or asked.dtype.kind not in "iu":
+        numbers = np.asarray(list(positions) if isinstance(positions, Iterable) else [positions])
+        if numbers.size == 0 or numbers.dtype.kind not in "iu":
             raise LatentsError(
                 "positions must be a slice or whole numbers from 1 (0 is the start token, -1 the last), got "
                 f"{positions!r}"
             )
     position = np.arange(1, real.shape[1] + 1)
     backwards = position - episodes.length[:, None] - 1
-    # Backwards, numbers of tokens are -1 and less: 0 is past the end.
-    keep = real & (np.isin(position, asked) | np.isin(backwards, asked[asked < 0]))
-    if 0 in asked:
+    # Counted backwards, tokens are -1 and less; 0 is past the end.
+    keep = real & (np.isin(position, numbers) | np.isin(backwards, numbers[numbers < 0]))
+    if 0 in numbers:
         keep = np.pad(keep, ((0, 0), (1, 0)), constant_values=True)
     if not keep.any():
         raise LatentsError(f"positions={positions!r} keeps no row: the longest episode has {episodes.length.max()}")
@@ -119,9 +119,9 @@ def kept(episodes: Episodes, positions: Positions | None) -> Bool[np.ndarray, "N
 
 
 def row_facts(reading: Reading, start: int = 0, stop: int | None = None, probs: bool = True) -> tuple[dict, dict]:
-    """Return the columns of the rows of episodes `start` to `stop`: those of one value, and (rows, k) arrays.
+    """Return the columns of episodes `start` to `stop`: those with one value a row, and (rows, k) arrays.
 
-    The exact next-token probabilities, which may take long, are left out where `probs` is False.
+    Without `probs` the exact next-token probabilities, which may take long, are left out.
     """
     episodes, keep, world = reading.episodes[start:stop], reading.keep[start:stop], reading.world
     episode, position = np.nonzero(keep)
@@ -148,15 +148,15 @@ def row_facts(reading: Reading, start: int = 0, stop: int | None = None, probs: 
     for name, values in {**episodes.states, **{k: v[start:stop] for k, v in reading.columns.items()}}.items():
         if name in obsm:
             continue
-        none = -1 if name in named or (world is not None and name in world.optional_states) else np.nan
-        chosen = _rows(values, reading, keep, before.get(name, none))
+        missing = -1 if name in named or (world is not None and name in world.optional_states) else np.nan
+        rows = _rows(values, reading, keep, before.get(name, missing))
         if values.ndim > 2:
-            obsm[name] = chosen.reshape(episode.size, -1)
+            obsm[name] = rows.reshape(episode.size, -1)
         elif name in named:
             # A negative value means "not known yet" and has no name.
-            obs[name] = pd.Categorical.from_codes(np.maximum(chosen, -1), categories=list(named[name]))
+            obs[name] = pd.Categorical.from_codes(np.maximum(rows, -1), categories=list(named[name]))
         else:
-            obs[name] = chosen
+            obs[name] = rows
     return obs, obsm
 
 
@@ -178,20 +178,20 @@ def index_of(obs: Mapping[str, Any]) -> list[str]:
 def _exact(
     function: Any, episodes: Episodes, reading: Reading, keep: Bool[np.ndarray, "N columns"], first: Any
 ) -> np.ndarray | None:
-    """Evaluate a function of prefixes on every row, in one call per episode length, so that it never gets padding.
+    """Evaluate a function of prefixes on every row; None if the world does not know it.
 
-    `first` is its value at position 0, None where it is unknown. None where the world does not know the function.
+    It is called once for each episode length, without padding. `first` is its value at position 0, None if unknown.
     """
     n, t = episodes.tokens.shape
     out: np.ndarray | None = None
     for length in np.unique(episodes.length[episodes.length > 0]):
-        which = episodes.length == length
-        values = function(episodes.tokens[which, :length])
+        rows = episodes.length == length
+        values = function(episodes.tokens[rows, :length])
         if values is None:
             return None
         if out is None:
             out = np.zeros((n, t, values.shape[-1]))
-        out[which, :length] = values
+        out[rows, :length] = values
     return None if out is None else _rows(out, reading, keep, np.nan if first is None else first)
 
 
@@ -201,7 +201,7 @@ def own_columns(
     """Return the user's own columns as (N, T, ...) arrays, and the names of the integers in columns of names.
 
     `truth` is a table with the columns ``episode`` (from 0), ``position`` (from 1) and more, or a dict of such arrays.
-    A LatentsError for rows of `keep` that are missing or occur twice, reserved names, and arrays of another shape.
+    Raises LatentsError for rows of `keep` that are missing or occur twice, reserved names, arrays of another shape.
     """
     if truth is None:
         return {}, {}
@@ -214,24 +214,24 @@ def own_columns(
     orders = _orders(truth) if isinstance(truth, pd.DataFrame) else {}
     columns, values = {}, {}
     for name, array in arrays.items():
-        given = checks.array(array)
+        cells = checks.array(array)
         if name in (*_TAKEN, *episodes.states):
             raise LatentsError(f"truth has a column {name!r}, which the table has already: rename it")
-        if given.shape[:2] != keep.shape:
+        if cells.shape[:2] != keep.shape:
             raise LatentsError(
                 f"truth[{name!r}] must have the shape of the tokens, {keep.shape} and perhaps more axes, "
-                f"got {given.shape}"
+                f"got {cells.shape}"
             )
         if str(name) in orders:
-            columns[str(name)] = pd.Index(orders[str(name)]).get_indexer(given.ravel()).reshape(given.shape)
+            columns[str(name)] = pd.Index(orders[str(name)]).get_indexer(cells.ravel()).reshape(cells.shape)
             values[str(name)] = [str(value) for value in orders[str(name)]]
-        elif given.dtype.kind in "iufb":
-            columns[str(name)] = given
-        elif given.ndim == 2:
-            codes, names = pd.factorize(given.ravel(), sort=True)
-            columns[str(name)], values[str(name)] = codes.reshape(given.shape), [str(value) for value in names]
+        elif cells.dtype.kind in "iufb":
+            columns[str(name)] = cells
+        elif cells.ndim == 2:
+            codes, names = pd.factorize(cells.ravel(), sort=True)
+            columns[str(name)], values[str(name)] = codes.reshape(cells.shape), [str(value) for value in names]
         else:
-            raise LatentsError(f"truth[{name!r}] of several values per row must be numbers, got {given.dtype}")
+            raise LatentsError(f"truth[{name!r}] of several values per row must be numbers, got {cells.dtype}")
     return columns, values
 
 

@@ -1,4 +1,4 @@
-"""Inputs of extraction: convert tokens to episodes, check and name them, and identify the call by all it depends on."""
+"""Inputs of extraction: convert tokens to episodes, check and name them, and hash all that the result depends on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import Episodes, World, checks
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, PurePath, range, slice)
-# What torch keeps in every module: hooks and children are read separately, and extraction sets the training flag.
+# Attributes of every module of torch. Hooks and children are hashed separately; extraction sets the training flag.
 _OF_TORCH = set(vars(nn.Module()))
 
 # Training uses other seeds: each of its batches has a 64-bit seed hashed from (run seed, step), and validation another
@@ -47,7 +47,7 @@ def heldout(checkpoint: TrainedModel, n: int = HELDOUT_EPISODES, seed: int = HEL
 
 
 def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -> tuple[Episodes, Truth | None]:
-    """Convert tokens to Episodes, with padding last; `truth` is moved with them."""
+    """Convert tokens to Episodes, with padding last; arrays in `truth` are shifted with them."""
     if isinstance(episodes, Episodes):
         if lengths is not None or mask is not None:
             raise LatentsError("lengths and mask are for arrays of tokens: Episodes have their own lengths")
@@ -64,15 +64,15 @@ def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -
             f"{type(episodes).__name__} of {tokens.dtype}, shape {tokens.shape}"
         )
     if mask is not None:
-        given = checks.array(mask)
+        mask = checks.array(mask)
         if lengths is not None:
             raise LatentsError("give lengths or mask, not both")
-        if given.shape != tokens.shape:
-            raise LatentsError(f"mask must have the shape of the tokens, {tokens.shape}, got {given.shape}")
-        if not np.isin(given, (0, 1)).all():
-            raise LatentsError(f"mask must hold 1 at tokens and 0 at padding, got {given[~np.isin(given, (0, 1))][0]}")
+        if mask.shape != tokens.shape:
+            raise LatentsError(f"mask must have the shape of the tokens, {tokens.shape}, got {mask.shape}")
+        if not np.isin(mask, (0, 1)).all():
+            raise LatentsError(f"mask must hold 1 at tokens and 0 at padding, got {mask[~np.isin(mask, (0, 1))][0]}")
         columns = {name: checks.array(v) for name, v in truth.items()} if isinstance(truth, Mapping) else {}
-        lengths, moved = shifted(given, {"": tokens, **columns})
+        lengths, moved = shifted(mask, {"": tokens, **columns})
         tokens = moved.pop("")
         truth = moved if isinstance(truth, Mapping) else truth
     if lengths is None:
@@ -87,7 +87,7 @@ def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -
 
 
 def texts_of(episodes: Any) -> list[str] | None:
-    """Return the texts where `episodes` is a list of them or the path of a file of texts, else None.
+    """Return the texts if `episodes` is a list of texts or the path of a file of texts, else None.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def make_reading(
 ) -> Reading:
     """Combine the rows to keep, the names of their tokens, and the user's own columns.
 
-    Only the tokens that are read get a name where the vocabulary is large.
+    In a large vocabulary only the tokens that occur get a name.
     """
     keep = kept(episodes, positions)
     start = keep.shape[1] > episodes.tokens.shape[1]
@@ -159,16 +159,16 @@ def names_of(vocabulary: Any, ids: Int[np.ndarray, " n"]) -> list[str]:
     if vocabulary is None:
         return [str(token) for token in ids.tolist()]
     if hasattr(vocabulary, "convert_ids_to_tokens"):
-        given = vocabulary.convert_ids_to_tokens(ids.tolist())
+        raw = vocabulary.convert_ids_to_tokens(ids.tolist())
     else:
         if ids.size and int(ids.max()) >= len(vocabulary):
             raise LatentsError(
                 f"vocabulary has {len(vocabulary)} names, and the tokens need at least {int(ids.max()) + 1}: give all"
             )
-        given = [vocabulary[token] for token in ids.tolist()]
+        raw = [vocabulary[token] for token in ids.tolist()]
     names: list[str] = []
     taken: set[str] = set()
-    for token, name in zip(ids.tolist(), given, strict=True):
+    for token, name in zip(ids.tolist(), raw, strict=True):
         text = str(token) if name is None else str(name)
         text = f"{text} ({token})" if text in taken else text
         names.append(text)
@@ -177,7 +177,7 @@ def names_of(vocabulary: Any, ids: Int[np.ndarray, " n"]) -> list[str]:
 
 
 def shifted(mask: np.ndarray, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Move the real tokens of every row to its start, and other (N, T, ...) arrays with them; return their lengths too.
+    """Return the length of each row, and arrays (N, T, ...) whose real tokens are moved to the start of each row.
 
     The mask is 1 at tokens, which are contiguous, and 0 at padding before or after.
 
@@ -235,7 +235,7 @@ def identity_of(
 
 
 def computation_of(module: nn.Module, call: Any = None) -> str:
-    """Hash what a forward pass depends on apart from its parameters.
+    """Hash everything that a forward pass depends on, except parameters.
 
     That is the structure of the module, the code of its forward methods and hooks, its buffers, its other attributes,
     `call`, and torch's global precision and autocast where they are not the defaults. Global variables that the code
@@ -249,9 +249,9 @@ def computation_of(module: nn.Module, call: Any = None) -> str:
     False
     """
     digest = hashlib.sha256()
-    seen: dict[int, int] = {}
+    visited: dict[int, int] = {}
     for value in (module, call, *_torch_settings()):
-        for part in _parts(value, seen):
+        for part in _parts(value, visited):
             digest.update(f"{len(part)} ".encode() + part)
     return digest.hexdigest()
 
@@ -266,19 +266,19 @@ def _torch_settings() -> Iterator[str]:
             yield f"autocast {kind} {torch.get_autocast_dtype(kind)}"
 
 
-def _parts(value: Any, seen: dict[int, int]) -> Iterator[bytes]:
+def _parts(value: Any, visited: dict[int, int]) -> Iterator[bytes]:
     """Yield the content of a value. Addresses in memory are left out: they differ in every process."""
     kind = type(value).__qualname__
     if isinstance(value, _PLAIN):
         yield f"{kind} {value!r}".encode()
         return
-    if id(value) in seen:
-        yield f"again {seen[id(value)]}".encode()
+    if id(value) in visited:
+        yield f"again {visited[id(value)]}".encode()
         return
-    seen[id(value)] = len(seen)
+    visited[id(value)] = len(visited)
     yield kind.encode()
     if isinstance(value, nn.Module):
-        yield from _module_parts(value, seen)
+        yield from _module_parts(value, visited)
     elif isinstance(value, Tensor):
         yield f"{value.dtype} {tuple(value.shape)}".encode()
         if not value.is_meta and value.layout == torch.strided:
@@ -288,55 +288,55 @@ def _parts(value: Any, seen: dict[int, int]) -> Iterator[bytes]:
         yield repr(value.tolist()).encode() if value.dtype.hasobject else value.tobytes()
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _parts(key, seen)
-            yield from _parts(item, seen)
+            yield from _parts(key, visited)
+            yield from _parts(item, visited)
     elif isinstance(value, (set, frozenset)):
         yield repr(sorted(map(repr, value))).encode()
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _parts(item, seen)
+            yield from _parts(item, visited)
     elif isinstance(value, CodeType):
         yield value.co_code + repr(value.co_names).encode()
-        yield from _parts(value.co_consts, seen)
+        yield from _parts(value.co_consts, visited)
     elif isinstance(value, partial):
         for item in (value.func, value.args, value.keywords):
-            yield from _parts(item, seen)
+            yield from _parts(item, visited)
     elif isinstance(value, MethodType):
-        yield from _parts(value.__func__, seen)
-        yield from _parts(value.__self__, seen)
+        yield from _parts(value.__func__, visited)
+        yield from _parts(value.__self__, visited)
     elif hasattr(value, "__code__"):
-        yield from _parts(value.__code__, seen)
-        yield from _parts(value.__defaults__, seen)
-        yield from _parts(value.__kwdefaults__, seen)
+        yield from _parts(value.__code__, visited)
+        yield from _parts(value.__defaults__, visited)
+        yield from _parts(value.__kwdefaults__, visited)
         for cell in value.__closure__ or ():
-            yield from _parts(cell.cell_contents, seen)
+            yield from _parts(cell.cell_contents, visited)
     elif isinstance(value, (type, ModuleType, logging.Logger)) or not hasattr(value, "__dict__"):
         yield str(getattr(value, "__qualname__", getattr(value, "__name__", ""))).encode()
     else:
-        yield from _attributes(value, set(), seen)
+        yield from _attributes(value, set(), visited)
         if callable(value):
-            yield from _parts(type(value).__call__, seen)
+            yield from _parts(type(value).__call__, visited)
 
 
-def _module_parts(module: nn.Module, seen: dict[int, int]) -> Iterator[bytes]:
+def _module_parts(module: nn.Module, visited: dict[int, int]) -> Iterator[bytes]:
     yield module.extra_repr().partition(" at 0x")[0].encode()
-    yield from _parts(type(module).forward, seen)
-    yield from _attributes(module, _OF_TORCH, seen)
+    yield from _parts(type(module).forward, visited)
+    yield from _attributes(module, _OF_TORCH, visited)
     for hooks in (module._forward_pre_hooks, module._forward_hooks):
         for hook in hooks.values():
-            yield from _parts(hook, seen)
+            yield from _parts(hook, visited)
     for name, tensor in module.named_buffers(recurse=False):
         yield name.encode()
-        yield from _parts(tensor, seen)
+        yield from _parts(tensor, visited)
     for name, child in module.named_children():
         yield name.encode()
-        yield from _parts(child, seen)
+        yield from _parts(child, visited)
 
 
-def _attributes(value: Any, left_out: set[str], seen: dict[int, int]) -> Iterator[bytes]:
+def _attributes(value: Any, left_out: set[str], visited: dict[int, int]) -> Iterator[bytes]:
     # Libraries keep caches in private attributes, which change while a model runs.
     of_library = type(value).__module__.split(".")[0] in ("torch", "transformers")
     for name, item in vars(value).items():
         if name not in left_out and not (of_library and name.startswith("_")):
             yield name.encode()
-            yield from _parts(item, seen)
+            yield from _parts(item, visited)

@@ -16,7 +16,7 @@ from nextlat_viz.latents.facts import Reading, index_of, row_facts
 from nextlat_viz.latents.store import BLOCK, write_elem
 from nextlat_viz.latents.table import HIDDEN, PROBS, features_of, place
 
-_CHUNK = 16_384  # rows of columns written at a time
+_CHUNK = 16_384  # rows whose columns are written at a time
 
 
 def narrow(name: str, values: np.ndarray, kind: np.dtype) -> np.ndarray:

@@ -75,7 +75,7 @@ def to_transformer_lens(checkpoint: Checkpoint | str) -> Any:
             "gated_mlp": True,
             "normalization_type": "RMS",
             "final_rms": True,
-            # What torch's RMSNorm adds where none is given.
+            # The default of torch's RMSNorm.
             "eps": torch.finfo(torch.float32).eps,
             "positional_embedding_type": "rotary",
             "rotary_base": config.rope_base,
@@ -94,7 +94,7 @@ def _weights(backbone: Transformer) -> dict[str, Tensor]:
     """Return the weights by the names of TransformerLens, with one projection each to queries, keys and values."""
     config = backbone.config
     size = config.dim // config.heads
-    # We rotate coordinate i with i + half of a head, TransformerLens neighbouring coordinates.
+    # We rotate coordinate i together with i + half of a head; TransformerLens rotates neighbouring coordinates.
     pairs = torch.arange(size).view(2, size // 2).T.reshape(-1)
     weights = {
         "tok_embed.weight": backbone.embed.weight,
@@ -109,15 +109,15 @@ def _weights(backbone: Transformer) -> dict[str, Tensor]:
         key = parts[1] if config.sharing == "none" else value if config.sharing == "k=v" else query
         in_pairs = [part.view(-1, size, config.dim)[:, pairs].reshape(part.shape) for part in (query, key)]
         gate, up = block.mlp.gate_up.weight.chunk(2)  # type: ignore[union-attr, operator]
-        at = f"layers.{i}."
+        layer = f"layers.{i}."
         projections = {"q": in_pairs[0], "k": in_pairs[1], "v": value, "o": attention.out.weight}
-        weights |= {f"{at}attn.{name}.weight": matrix for name, matrix in projections.items()}
-        weights |= {f"{at}attn.{name}.bias": torch.zeros(len(matrix)) for name, matrix in projections.items()}
+        weights |= {f"{layer}attn.{name}.weight": matrix for name, matrix in projections.items()}
+        weights |= {f"{layer}attn.{name}.bias": torch.zeros(len(matrix)) for name, matrix in projections.items()}
         weights |= {
-            f"{at}mlp.gate.weight": gate,
-            f"{at}mlp.in.weight": up,
-            f"{at}mlp.out.weight": block.mlp.down.weight,  # type: ignore[union-attr, dict-item]
-            f"{at}ln1.weight": block.attention_norm.weight,  # type: ignore[union-attr, dict-item]
-            f"{at}ln2.weight": block.mlp_norm.weight,  # type: ignore[union-attr, dict-item]
+            f"{layer}mlp.gate.weight": gate,
+            f"{layer}mlp.in.weight": up,
+            f"{layer}mlp.out.weight": block.mlp.down.weight,  # type: ignore[union-attr, dict-item]
+            f"{layer}ln1.weight": block.attention_norm.weight,  # type: ignore[union-attr, dict-item]
+            f"{layer}ln2.weight": block.mlp_norm.weight,  # type: ignore[union-attr, dict-item]
         }
     return {name: tensor.detach().clone() for name, tensor in weights.items()}

@@ -29,7 +29,7 @@ _OWN = ("part", "rows")
 
 
 def processes() -> tuple[int, int]:
-    """Return the number of this process and how many there are: of torch.distributed, or else of torchrun.
+    """Return the number of this process and of all processes, from torch.distributed or else from torchrun.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def processes() -> tuple[int, int]:
 
 
 def own_device(device: torch.device | str | None) -> torch.device | str | None:
-    """Return the GPU of this process where the device is ``"cuda"``, which names none."""
+    """Return the device; for ``"cuda"``, which names no GPU, that of this process."""
     if device is not None and torch.device(device) == torch.device("cuda"):
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return device
@@ -51,9 +51,9 @@ def own_device(device: torch.device | str | None) -> torch.device | str | None:
 def own_part(
     read: Reading, folder: Path, identity: Mapping[str, Any], rank: int, count: int
 ) -> tuple[Reading, Path, dict[str, Any]]:
-    """Return what a process reads, its file and its identity. Batches stay whole: they are those of one process.
+    """Return the reading, the file and the identity of one process. The batches are those of a single process.
 
-    A LatentsError where there are fewer batches than processes, or parts of another number of processes in the folder.
+    Raises LatentsError for fewer batches than processes, and if the folder has parts of another number of processes.
     """
     size, n = identity["batch_size"], len(read.episodes)
     batches = -(-n // size)
@@ -84,7 +84,7 @@ def own_part(
 
 
 def _parts(folder: Path, *, finished: bool = False) -> list[tuple[int, int]]:
-    """Return numbers and totals of the parts in a folder, those that are being written too."""
+    """Return the number and the total of each part in a folder, even of unfinished ones unless `finished` is True."""
     matches = [_NAME.fullmatch(path.name) for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(
         (int(match[1]), int(match[2]))
@@ -96,10 +96,10 @@ def _parts(folder: Path, *, finished: bool = False) -> list[tuple[int, int]]:
 def load_parts(folder: Path, load: Callable[[Path], AnnData]) -> AnnData:
     """Read the table of a folder of parts. `load` reads one part, after comparing it with its hash.
 
-    A LatentsError for a part that is missing, damaged, or of another extraction.
+    Raises LatentsError for a part that is missing, damaged, or of another extraction.
     """
-    there = _parts(folder, finished=True)
-    totals = sorted({total for _, total in there})
+    parts = _parts(folder, finished=True)
+    totals = sorted({total for _, total in parts})
     if not totals:
         raise LatentsError(f"{folder} holds no part of a table, as nlv.extract writes them under torchrun")
     if len(totals) > 1:
@@ -107,7 +107,7 @@ def load_parts(folder: Path, load: Callable[[Path], AnnData]) -> AnnData:
             f"{folder} holds parts of {' and of '.join(map(str, totals))} processes: keep those of one extraction"
         )
     (total,) = totals
-    if missing := sorted(set(range(1, total + 1)) - {number for number, _ in there}):
+    if missing := sorted(set(range(1, total + 1)) - {number for number, _ in parts}):
         raise LatentsError(
             f"{folder} lacks part {', '.join(map(str, missing))} of {total}: the same extraction, started again, "
             "finishes it"

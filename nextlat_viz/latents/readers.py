@@ -90,11 +90,11 @@ class CheckpointReader(LatentsReader):
     def __init__(self, checkpoint: Checkpoint, sites: str | Sequence[str]) -> None:
         self.module, self._backbone = checkpoint.model, checkpoint.model.backbone
         known = self._backbone.sites
-        wanted = known if sites == "all" else [sites] if isinstance(sites, str) else list(sites)
-        for name in wanted:
+        names = known if sites == "all" else [sites] if isinstance(sites, str) else list(sites)
+        for name in names:
             if name not in known:
                 raise unknown("site", name, known)
-        self.sites = [name for name in known if name in wanted or name == HIDDEN]
+        self.sites = [name for name in known if name in names or name == HIDDEN]
         self.context, self.offset = self._backbone.config.context, self._backbone.offset
         self.vocabulary_size = len(checkpoint.world.vocabulary)
         self.meta = {
@@ -116,18 +116,17 @@ class CheckpointReader(LatentsReader):
         if documents is not None and self.offset:
             documents = torch.cat([documents[:, :1], documents], dim=1)
         states = self._backbone.states(self._backbone.started(tokens), documents)
-        wanted = len(self._backbone.head.weight) <= MOST_TOKENS
-        return {name: states[name] for name in self.sites}, (
-            self.module.logits(states[HIDDEN]) if wanted else None  # type: ignore[operator]
-        )
+        small = len(self._backbone.head.weight) <= MOST_TOKENS
+        logits = self.module.logits(states[HIDDEN]) if small else None  # type: ignore[operator]
+        return {name: states[name] for name in self.sites}, logits
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a state is read: the output of a submodule, or its first input where `given` is True."""
+    """Where a state is read: the output of a submodule, or its first input if `is_input`."""
 
     module: nn.Module
-    given: bool = False
+    is_input: bool = False
 
 
 class _Enough(Exception):
@@ -148,8 +147,8 @@ class ModuleReader(LatentsReader):
     name : str, optional
         Name of the model in tables and figures.
     trained : TrainedModel, optional
-        The model that the module belongs to. The table gets its hash, by which analyses check that they run the model
-        that was read.
+        The model that the module belongs to. Its hash goes into the table, so that analyses can check that they run the
+        same model.
     """
 
     def __init__(
@@ -209,21 +208,20 @@ class ModuleReader(LatentsReader):
         self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], documents: Int[Tensor, "b t"] | None
     ) -> tuple[States, Float[Tensor, "b t vocabulary"] | None]:
         if len(tokens) == tokens.shape[1] > 1 and not self._order_known:
-            # Episodes and positions can only be told apart where their numbers differ.
+            # With as many episodes as positions, a state's shape does not show which axis is which.
             self._watched(tokens[:1], real[:1])
             self._order_known = True
-        seen, _ = self._watched(tokens, real)
-        return seen, None
+        return self._watched(tokens, real)[0], None
 
     def _watched(
         self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], stop: nn.Module | None = None
     ) -> tuple[States, Any]:
         """Run the model and record the states at all sites; end before the submodule `stop`, if given."""
-        seen: dict[str, Tensor] = {}
+        states: dict[str, Tensor] = {}
         handles = []
 
         def keep(name: str, value: Any) -> None:
-            if name in seen:
+            if name in states:
                 raise LatentsError(
                     f"site {name!r} runs several times in one forward pass, so it has several states per position: "
                     "read a submodule that runs once"
@@ -246,7 +244,7 @@ class ModuleReader(LatentsReader):
                     "torch.view_as_real(state).flatten(-2), which has real and imaginary parts"
                 )
             # A copy: later layers may change the tensor in place.
-            seen[name] = state.detach().clone()
+            states[name] = state.detach().clone()
 
         def enough(*_: Any) -> None:
             raise _Enough
@@ -271,16 +269,16 @@ class ModuleReader(LatentsReader):
             for handle in handles:
                 handle.remove()
         for name in self._places:
-            if name not in seen:
+            if name not in states:
                 raise LatentsError(f"site {name!r} did not run in the forward pass: choose another, or give call=...")
-        return {HIDDEN if name == self._hidden else name: state for name, state in seen.items()}, result
+        return {HIDDEN if name == self._hidden else name: state for name, state in states.items()}, result
 
     def _chosen(self, module: nn.Module, sites: str | Sequence[str], known: list[str]) -> list[str]:
         if sites == "all":
             return self.default_sites(module)
         chosen: list[str] = []
         for pattern in [sites] if isinstance(sites, str) else list(sites):
-            # A star matches one part of a dotted name, as it matches one folder in a shell.
+            # A star does not match dots, as in a shell it does not match slashes.
             depth = pattern.count(".")
             matches = [name for name in known if fnmatch.fnmatchcase(name, pattern) and name.count(".") == depth]
             if not matches:
@@ -321,9 +319,9 @@ class CausalLMReader(ModuleReader):
     def places(self, module: nn.Module) -> dict[str, Place]:
         known: dict[str, Place] = {}
         if (blocks := blocks_of(module)) is not None:
-            known["embed"] = Place(blocks[0], given=True)
+            known["embed"] = Place(blocks[0], is_input=True)
             known |= {f"block{i}": Place(block) for i, block in enumerate(blocks)}
-        known[HIDDEN] = Place(self._head, given=True)
+        known[HIDDEN] = Place(self._head, is_input=True)
         return known | {name: place for name, place in super().places(module).items() if name not in known}
 
     def default_sites(self, module: nn.Module) -> list[str]:
@@ -350,7 +348,7 @@ class CausalLMReader(ModuleReader):
 
 
 def _hook(name: str, place: Place, keep: Callable[[str, Any], None]) -> Any:
-    if place.given:
+    if place.is_input:
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             keep(name, args or list(kwargs.values()))

@@ -1,7 +1,7 @@
 """Latents on disk: one ``.h5ad`` file, written atomically and checked when it is read.
 
-HDF5 reserves a block at the start of a file for the application. Ours states the format, the size and the hash of the
-rest, so that a damaged file is recognised before HDF5 reads it.
+HDF5 reserves a block at the start of a file for the application. Ours holds the format, and the size and hash of the
+rest, so a damaged file is recognised before HDF5 reads it.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ def require_names(names: Iterable[Any]) -> None:
 
 
 def write_elem(parent: h5py.Group, key: str, element: Any) -> None:
-    """Write a part of a table as AnnData does, with columns of pandas types that AnnData refuses converted first.
+    """Write a part of a table as AnnData does, after converting columns of pandas types that AnnData refuses.
 
-    A LatentsError for values that the format cannot hold names the column.
+    Raises a LatentsError that names the column for values that the format cannot hold.
     """
 
     def write(function: Any, group: h5py.Group, name: str, item: Any, dataset_kwargs: Any, **_: Any) -> None:
@@ -179,26 +179,26 @@ def load_latents(path: str | Path) -> AnnData:
         metas(latents)
     except LatentsError:
         raise
-    # The hash says that the file is whole, not that a table was hashed: anndata fails in many ways on other content.
+    # A right hash does not make the content a table, and anndata fails in many ways on other content.
     except Exception as error:
         raise LatentsError(f"{path} does not hold a table of latents: {error}. Extract it again") from error
     return latents
 
 
 def check_file(path: Path) -> None:
-    """Compare every byte of a file of latents with the hash in it; raises LatentsError as `load_latents` does."""
+    """Compare every byte of a file of latents with its hash; raises LatentsError as `load_latents` does."""
     try:
         with path.open("rb") as raw:
             block = raw.read(BLOCK)
     except OSError as error:
         raise LatentsError(f"cannot read latents at {path}: {error.strerror}") from error
-    stated = re.match(rb"nextlat_viz\.latents/(\d+)\nbytes (\d+)\n", block)
-    if not stated:
+    header = re.match(rb"nextlat_viz\.latents/(\d+)\nbytes (\d+)\n", block)
+    if not header:
         if block.startswith(b"\x89HDF\r\n\x1a\n"):
             raise LatentsError(f"{path} is HDF5, but was not written by nlv.save_latents: extract the latents again")
         problem = "is empty" if not block else "is not an .h5ad file of latents"
         raise LatentsError(f"{path} {problem}: such files are written by nlv.save_latents")
-    version, size = stated.groups()
+    version, size = header.groups()
     if version.decode() != _VERSION:
         newer = int(version) > int(_VERSION)
         raise LatentsError(
@@ -224,9 +224,9 @@ def check_file(path: Path) -> None:
 
 
 def _sizes(group: h5py.Group, depth: int = 0) -> Iterator[int]:
-    """Yield the bytes in memory of every array of a file. A file of latents is not compressed: it holds at least these.
+    """Yield the bytes in memory of every array of a file. Latents are not compressed, so the file has at least as many.
 
-    A ValueError for content outside of the file, and groups nested deeper than a table's, such as a group in itself.
+    Raises ValueError for content outside of the file, and for groups nested too deep, such as a group in itself.
     """
     if depth > _DEEPEST:
         raise ValueError(f"{group.name} is nested deeper than {_DEEPEST} groups")
@@ -285,8 +285,8 @@ def check_same_model(latents: AnnData, checkpoint: Checkpoint) -> None:
     """
     known = metas(latents)
     if checkpoint.weights_sha256 not in [model["weights_sha256"] for model in known.values()]:
-        held = ", ".join(f"{m['name']} step {m['step']} ({m['weights_sha256'][:12]})" for m in known.values())
+        models = ", ".join(f"{m['name']} step {m['step']} ({m['weights_sha256'][:12]})" for m in known.values())
         raise LatentsError(
-            f"these latents are of {held}, not of {checkpoint.name} step {checkpoint.step} "
+            f"these latents are of {models}, not of {checkpoint.name} step {checkpoint.step} "
             f"({checkpoint.weights_sha256[:12]}): extract them from this checkpoint"
         )

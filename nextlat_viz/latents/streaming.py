@@ -1,9 +1,9 @@
 """A table that is written to disk batch by batch, in constant memory; an interrupted extraction can be continued.
 
 The number of rows is known before the model reads anything. So the whole HDF5 file is laid out first, with all columns
-and empty space for the latents, and closed. Rows are then written into that space with plain file writes, and a journal
-next to the file records which are safe on disk, with a hash of them, the columns and the layout. A crash can damage
-none of these, and the bytes of the finished file do not depend on where it was interrupted.
+and empty space for the latents, and closed. Rows are then written into that space with plain file writes. A journal
+next to the file records which rows are safe on disk, with a hash of these rows, the columns and the layout. A crash
+cannot damage what is recorded, and the finished file has the same bytes wherever it was interrupted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LAYOUT = ""  # no site has this name
 
 
 class Growing:
-    """One table while it is written: first ``.NAME.part`` with a journal, and when it is complete `out`.
+    """A table that is being written: first as ``.NAME.part`` with a journal, and as `out` when it is complete.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class Growing:
             self._lock.release()
 
     def _compare(self) -> None:
-        """Compare the files that are there with this call."""
+        """Compare existing files with this call."""
         out = self.out
         if self.finished:
             _require_same(stated(out), self.identity, out, f"choose another path, or delete {out} first")
@@ -112,9 +112,9 @@ class Growing:
             except LatentsError as error:
                 raise LatentsError(f"{error}: delete {out} first") from error
         elif self.journal.exists() and self.part.exists() and not self.part.is_symlink():
-            there, self.episodes, self.row, self._recorded = _journal(self.journal)
+            identity, self.episodes, self.row, self._recorded = _journal(self.journal)
             advice = f"run that call again to finish it, choose another path, or delete {self.journal} to start over"
-            _require_same(there, self.identity, self.journal, advice)
+            _require_same(identity, self.identity, self.journal, advice)
             self._begun = True
 
     def fill(
@@ -122,8 +122,8 @@ class Growing:
     ) -> None:
         """Write all batches, and then the hash of the complete file, which becomes `out`.
 
-        Where that is interrupted the rows written so far stay on disk, to be continued. A batch has its rows by site,
-        and the number of episodes done with it; `uns` is as `table.origin` gives it; `dtype` is that of the sites.
+        After an interruption the rows written so far stay on disk, and the next call continues. A batch is its rows by
+        site, and the number of episodes done after it; `uns` comes from `table.origin`; `dtype` is that of the sites.
         """
         # One thread writes a batch while the model reads the next one, so at most two batches are in memory.
         writing: Future[None] | None = None
@@ -148,8 +148,8 @@ class Growing:
         try:
             if not self._begun:
                 self.part.parent.mkdir(parents=True, exist_ok=True)
-                # The name is known beforehand, for the next call to find the file: a link planted under it is removed
-                # and not followed.
+                # The next call must find the file, so its name can be guessed: a link planted there is removed, not
+                # followed.
                 self.part.unlink(missing_ok=True)
                 self.part.touch(exist_ok=False)
                 require_room(self.part, read.rows, widths, dtype)
@@ -165,17 +165,17 @@ class Growing:
 
     def _write(self, arrays: Mapping[str, np.ndarray], episodes: int) -> None:
         count = len(next(iter(arrays.values())))
-        # Where the disk is full in the middle of a batch, the journal is to state the batches before it.
+        # If the disk fills up during a batch, the journal must state only the batches before it.
         sums = dict(self._sums)
         try:
             for name, values in arrays.items():
                 offset, kind, width = self._offsets[name]
                 self._file.seek(offset + self.row * width * kind.itemsize)
-                left = np.ascontiguousarray(narrow(name, values, kind)).data.cast("B")
-                sums[name] = zlib.crc32(left, sums[name])
+                rest = np.ascontiguousarray(narrow(name, values, kind)).data.cast("B")
+                sums[name] = zlib.crc32(rest, sums[name])
                 # An unbuffered write may write less than it was given.
-                while left:
-                    left = left[self._file.write(left) :]
+                while rest:
+                    rest = rest[self._file.write(rest) :]
             self.row, self.episodes, self._sums = self.row + count, episodes, sums
             if time.monotonic() - self._synced >= SYNC_EVERY:
                 self._sync()
@@ -196,7 +196,7 @@ class Growing:
 
     def _finish(self) -> None:
         if self._open:
-            # No entry of the journal for the last rows: the disk would be waited for once more.
+            # The last rows get no entry in the journal, which would wait for the disk once more.
             self._release()
         else:
             # An earlier session wrote the last rows and did not seal them.
@@ -210,7 +210,7 @@ class Growing:
             self.journal.unlink()
 
     def _sync(self) -> None:
-        # Rows first: the journal may only name rows that are on disk, also after a power cut.
+        # Rows first: even after a power cut, the journal may only name rows that are on disk.
         os.fsync(self._file.fileno())
         if self._lines is None:
             # Written anew in each session: text appended to an incomplete line could make a wrong, complete one.
@@ -227,7 +227,7 @@ class Growing:
         return f"{self.episodes} {self.row} {_combined(self._sums)}\n"
 
     def _checked_offsets(self, rows: int) -> dict[str, tuple[int, np.dtype, int]]:
-        """Return where the rows of each site are, after comparing all that is written with the journal."""
+        """Return the offsets of the sites in the file, after comparing everything written with the journal."""
         try:
             offsets = offsets_of(self.part, self.identity["sites"])
             self._sums = {}
@@ -258,9 +258,9 @@ def damaged(path: Path, journal: Path) -> LatentsError:
 
 
 def _checksum(file: BinaryIO, start: int, count: int, before: int = 0) -> int:
-    """Return the CRC of `count` bytes of a file, after others of the CRC `before`.
+    """Return the CRC of `count` bytes of a file, continued from the CRC `before`.
 
-    It is for files that a crash left: several times faster than the hash that seals the complete file.
+    It checks files left by a crash, several times faster than the hash that seals a complete file.
     """
     file.seek(start)
     while count > 0 and (chunk := file.read(min(count, 1 << 20))):
@@ -278,11 +278,11 @@ def _journal(path: Path) -> tuple[dict[str, Any], int, int, str | None]:
     try:
         # The last item is empty, or a line that was not completed.
         first, *complete, _ = path.read_text(encoding="utf-8").split("\n")
-        there: dict[str, Any] = dict(io.parse_json(first))
+        identity: dict[str, Any] = dict(io.parse_json(first))
         episodes, row, recorded = complete[-1].split()
         if int(episodes) < 0 or int(row) < 0:
             raise ValueError("negative counts")
-        return there, int(episodes), int(row), recorded
+        return identity, int(episodes), int(row), recorded
     except (OSError, ValueError, TypeError, IndexError) as error:
         raise damaged(path, path) from error
 
@@ -297,12 +297,12 @@ def stated(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _require_same(there: Mapping[str, Any], asked: Mapping[str, Any], path: Path, advice: str) -> None:
+def _require_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path, advice: str) -> None:
     differences = [
-        f"{key} was {shorten(json.dumps(there.get(key)))}, now {shorten(json.dumps(asked.get(key)))}"
-        for key in dict.fromkeys([*there, *asked])
-        if there.get(key) != asked.get(key)
+        f"{key} was {shorten(json.dumps(old.get(key)))}, now {shorten(json.dumps(new.get(key)))}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key)
     ]
     if differences:
-        reason = "; ".join(differences) if there else "it does not state the call that wrote it"
+        reason = "; ".join(differences) if old else "it does not state the call that wrote it"
         raise LatentsError(f"{path} is of another call ({reason}): {advice}")

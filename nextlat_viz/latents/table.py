@@ -102,12 +102,12 @@ def assemble(arrays: Mapping[str, Float[np.ndarray, "rows dim"]], read: Reading,
         uns=dict(uns),
     )
     for name, values in arrays.items():
-        where, key = place(name, values.shape[1], hidden.shape[1])
+        group, key = place(name, values.shape[1], hidden.shape[1])
         if name == PROBS:
             obsm = {name: values, **obsm}
-        elif where == "layers":
+        elif group == "layers":
             table.layers[key] = values
-        elif where == "obsm":
+        elif group == "obsm":
             obsm[key] = values
     for name, values in obsm.items():
         table.obsm[name] = values
@@ -191,7 +191,7 @@ def meta(latents: AnnData) -> dict[str, Any]:
 
 def _plain(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Convert arrays and numpy numbers, which HDF5 returns, back to Python lists and numbers."""
-    # Asked for dozens of times at every step of a cursor, with vocabularies of thousands of names.
+    # Called dozens of times at every step of a cursor, with vocabularies of thousands of names: it must be fast.
     return {
         key: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value for key, value in stored.items()
     }
@@ -204,7 +204,7 @@ def sites(latents: AnnData) -> list[str]:
 
 
 def site(latents: AnnData, name: str = HIDDEN) -> Float[np.ndarray, "rows dim"]:
-    """Return the latents at one site, ``(rows, dim)`` float32; ``X`` also by the model's own name of it."""
+    """Return the latents at one site, ``(rows, dim)`` float32. The model's own name of ``X`` works too."""
     if name == HIDDEN or name in (model.get("hidden_site") for model in metas(latents).values()):
         values = latents.X
     elif name in sites(latents):
@@ -241,28 +241,28 @@ def world_of(latents: AnnData) -> World:
     if spec == NO_WORLD:
         raise LatentsError(
             "these latents are of tokens of no known world, so there is no exact truth to draw or to compare with: "
-            "extract with world=... where the tokens come from one"
+            "extract with world=... if the tokens come from one"
         )
     try:
         return _built(spec)
     except ImportError:
         raise
-    # A table, like a card, may come from anyone: its parameters may make a factory fail with any error.
+    # Anyone may have written the table, so its parameters may make a factory fail with any error.
     except Exception as error:
         raise LatentsError(f"the world of these latents cannot be built here: {error}") from error
 
 
 @lru_cache(maxsize=8)
 def _built(spec: str) -> World:
-    """Build a world once: a panel asks for it at every step of the cursor, and a large map takes seconds."""
+    """Build a world once: a panel needs it at every step of the cursor, and a large map takes seconds."""
     return worlds.from_spec(json.loads(spec), trusted=False)
 
 
 def tokens_of(latents: AnnData) -> Int[np.ndarray, "N T"]:
     """Return the tokens read, one row per episode present (ascending), columns are positions 1 to T.
 
-    Numbers are indices of the table's vocabulary. Where the table has no row (shorter episodes, rows sliced away) the
-    entry is -1; a table that was extracted at some positions only has the tokens between them too.
+    Numbers are places in the table's vocabulary, -1 where the table has no row (shorter episodes, rows sliced away). A
+    table extracted at only some positions has the tokens between them too.
     """
     models = metas(latents)
     if len({model["episodes_sha256"] for model in models.values()}) != 1:

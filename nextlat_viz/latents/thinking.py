@@ -58,7 +58,7 @@ class Thinking:
     logits : (puzzles, steps, cells, tokens) array
         Of the answer after each step.
     halt : (puzzles, steps) array or None
-        Logit of the answer being right, as a model trained with ``"trm"`` sees it.
+        Logit of the answer being right, as judged by a model trained with ``"trm"``.
     trained : int
         Steps taken in training; later ones were never trained.
     """
@@ -80,19 +80,18 @@ class Thinking:
         return np.concatenate([np.zeros_like(self.logits[:, :1]), self.logits[:, :-1]], axis=1)
 
     def answers(self, guidance: float = 1.0) -> Int[np.ndarray, "puzzles steps cells"]:
-        """The likeliest token of each cell after each step.
+        """Return the likeliest token of each cell after each step.
 
         Parameters
         ----------
         guidance : float
-            w in ``before + w (after - before)``, the logits that are read: 1 is the model's own answer, 0 that of the
-            step before, and more than 1 goes further the same way (arXiv:2511.16886). The states are not changed.
+            w in the logits ``before + w (after - before)``: 1 gives the model's own answer, 0 that of the step before,
+            and more than 1 goes further in the same direction (arXiv:2511.16886). The states are not changed.
         """
         if not is_number(guidance) or not np.isfinite(guidance):
             raise ValueError(f"guidance={guidance!r} must be a number: 1 is the model's own answer")
         logits = self.logits if guidance == 1 else self.before + guidance * (self.logits - self.before)
-        answers: Int[np.ndarray, "puzzles steps cells"] = logits.argmax(axis=-1)
-        return answers
+        return logits.argmax(axis=-1)
 
     @cached_property
     def margins(self) -> Float[np.ndarray, "puzzles steps cells"]:
@@ -106,8 +105,7 @@ class Thinking:
         policy = np.exp(self.before - self.before.max(axis=-1, keepdims=True), dtype=np.float64)
         policy /= policy.sum(axis=-1, keepdims=True)
         right = np.take_along_axis(change, self.targets[:, None, :, None], axis=-1)[..., 0]
-        margins: Float[np.ndarray, "puzzles steps cells"] = right - (policy * change).sum(axis=-1)
-        return margins
+        return right - (policy * change).sum(axis=-1)
 
     @property
     def targets(self) -> Int[np.ndarray, "puzzles cells"]:
@@ -119,14 +117,14 @@ class Thinking:
         return self.puzzles.targets
 
     def facts(self, guidance: float = 1.0) -> dict[str, Int[np.ndarray, "puzzles steps"]]:
-        """What is true of each answer, as integers.
+        """Return facts of each answer, as integers.
 
         Returns
         -------
         dict of (puzzles, steps) arrays
-            ``changed``, the cells that differ from the answer before, at the first step from the puzzle; those of
-            `World.answer_facts`, which has ``distance``, the cells that differ from the nearest solution, and, of
-            queens, ``conflicts``, the pairs that attack each other; and ``solved``, 1 where the distance is 0.
+            ``changed``, the cells that differ from the answer before (at the first step, from the puzzle); the facts of
+            `World.answer_facts`: ``distance``, the cells that differ from the nearest solution, and, of queens,
+            ``conflicts``, the pairs that attack each other; and ``solved``, 1 where the distance is 0.
         """
         answers, (n, steps) = self.answers(guidance), self.logits.shape[:2]
         earlier = np.concatenate([self.puzzles.tokens[:, None], answers[:, :-1]], axis=1)
@@ -219,7 +217,7 @@ def passes(
     device: torch.device | str | None,
     progress: bool | Callable[[int, int], None],
 ) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Yield y and z after each step, for one batch of puzzles after another; the model is ready meanwhile."""
+    """Yield y and z after each step, for each batch of puzzles in turn, with the model in evaluation mode."""
     network = recursive_network(checkpoint, "steps")
     count = network.backbone.schedule.steps if steps is None else at_least("steps", steps)
     batch_size, n = at_least("batch_size", batch_size), len(puzzles)
@@ -248,18 +246,18 @@ def extract_steps(
     progress: bool | Callable[[int, int], None],
     dtype: str,
 ) -> AnnData:
-    """Build the table of a recursive model's states: see `extract`."""
+    """Build the table of a recursive model's states; see `extract`."""
     network = recursive_network(checkpoint, "steps")
     names = list(SITES) if sites == "all" else [sites] if isinstance(sites, str) else list(sites)
     for name in names:
         if name not in (*SITES, "y"):
             raise unknown("site", name, [*SITES, "y"])
-    kept = [name for name in SITES if name in names or name == table.HIDDEN]
-    states: dict[str, list[np.ndarray]] = {name: [] for name in kept}
+    names = [name for name in SITES if name in names or name == table.HIDDEN]
+    states: dict[str, list[np.ndarray]] = {name: [] for name in names}
     logits = []
     for batch in passes(checkpoint, puzzles, steps, batch_size, device, progress):
         both = {table.HIDDEN: [y for y, _ in batch], "z": [z for _, z in batch]}
-        for name in kept:
+        for name in names:
             # (puzzles, steps, cells, dim)
             values = torch.stack(both[name], dim=1)
             states[name].append((values if cells else values.mean(dim=2)).float().cpu().numpy())
@@ -273,7 +271,8 @@ def extract_steps(
         whole = whole.swapaxes(1, 2) if cells else whole
         arrays[name] = whole.reshape(-1, whole.shape[-1]).astype(dtype)
     reader = CheckpointReader(cast(Any, checkpoint), "all")
-    uns = table.origin(read, reader.meta | {"hidden_site": SITES[table.HIDDEN]}, [n for n in kept if n != table.HIDDEN])
+    others = [name for name in names if name != table.HIDDEN]
+    uns = table.origin(read, reader.meta | {"hidden_site": SITES[table.HIDDEN]}, others)
     uns[table.KEY] |= {
         "episodes_sha256": puzzles.sha256,
         "vocabulary": list(checkpoint.world.vocabulary),
@@ -285,13 +284,13 @@ def extract_steps(
 
 
 def _puzzle_rows(thinking: Thinking) -> tuple[Reading, Int[np.ndarray, "episodes cells"]]:
-    """The columns of a table with an episode per puzzle."""
+    """Return the reading of a table with an episode per puzzle, and the puzzles' tokens."""
     given = np.repeat((thinking.puzzles.tokens != 0).sum(axis=1, keepdims=True), thinking.steps, axis=1)
     return _reading(thinking, thinking.facts() | {"given": given}, ("solved",)), thinking.puzzles.tokens
 
 
 def _cell_rows(thinking: Thinking) -> tuple[Reading, Int[np.ndarray, "episodes cells"]]:
-    """The columns of a table with an episode per cell of a puzzle."""
+    """Return the reading of a table with an episode per cell of a puzzle, and the tokens of its puzzle."""
     n, steps, cells = thinking.logits.shape[:3]
     answers = thinking.answers().swapaxes(1, 2)
     tokens = thinking.puzzles.tokens

@@ -29,7 +29,7 @@ class Given(LatentDynamics):
 
 
 def changed(checkpoint: Checkpoint, psi=None) -> Checkpoint:
-    """A copy that can be altered; with other dynamics where they are given."""
+    """Return a copy that can be altered, with other dynamics if given."""
     model = copy.deepcopy(checkpoint.model)
     if psi is not None:
         assert isinstance(model, NextLat)
@@ -62,16 +62,16 @@ def fresh(world: World, objective: str = "nextlat", **changes) -> Checkpoint:
 
 
 class Scripted(Predictor):
-    """Says what is written for it, certain of every token; the first script where it does not know the prompt."""
+    """Answers by a script, certain of every token; unknown prompts get the first answer."""
 
     objective = "scripted"
 
     def __init__(self, world: World, script: np.ndarray, prompt: int) -> None:
         self.world, self.name, self.script, self.prompt = world, f"{world.name}/scripted", script, prompt
-        self.rows = {tuple(one[:prompt].tolist()): one for one in script}
+        self.rows = {tuple(item[:prompt].tolist()): item for item in script}
 
     def next_token_probs(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n t v"]:
-        written = np.stack([self.rows.get(tuple(one[: self.prompt].tolist()), self.script[0]) for one in tokens])
-        # After the last token there is nothing to say; something has to be said.
+        written = np.stack([self.rows.get(tuple(item[: self.prompt].tolist()), self.script[0]) for item in tokens])
+        # After the last token any prediction will do.
         following = np.concatenate([written[:, 1:], written[:, -1:]], axis=1)[:, : tokens.shape[1]]
         return np.eye(len(self.world.vocabulary))[following]

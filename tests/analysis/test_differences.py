@@ -1,4 +1,4 @@
-"""Where two models differ: against literal formulas, and on latents whose difference is known."""
+"""Differences between two models, compared with literal formulas and on latents of known difference."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pair() -> list[AnnData]:
     return [make_latents(label=label, n=N, length=LENGTH, dim=dim) for label, dim in (("NextLat", 16), ("mine", 12))]
 
 
-def test_jensen_shannon_is_its_formula() -> None:
+def test_jensen_shannon_equals_its_formula() -> None:
     rng = np.random.default_rng(0)
     p, q = rng.dirichlet(np.ones(5), size=(2, 7))
     m = (p + q) / 2
@@ -39,16 +39,16 @@ def test_jensen_shannon_is_its_formula() -> None:
     assert jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == 1
 
 
-def test_similarity_of_layers_is_linear_cka(pair: list[AnnData]) -> None:
-    seen: list[int] = []
-    table = layer_similarity(*pair, report=lambda done, total: seen.append(total))
+def test_layer_similarity_equals_linear_cka(pair: list[AnnData]) -> None:
+    reports: list[int] = []
+    table = layer_similarity(*pair, report=lambda done, total: reports.append(total))
     assert list(table.index) == sites(pair[0])
     assert list(table.columns) == sites(pair[1])
-    assert seen == [len(table)] * len(table)
+    assert reports == [len(table)] * len(table)
     for down in table.index:
         for across in table.columns:
             # Kornblith et al. 2019, by the Gram matrices of the rows.
-            A, B = (site(one, name).astype(float) for one, name in zip(pair, (down, across), strict=True))
+            A, B = (site(item, name).astype(float) for item, name in zip(pair, (down, across), strict=True))
             centre = np.eye(len(A)) - 1 / len(A)
             K, L = centre @ A @ A.T @ centre, centre @ B @ B.T @ centre
             literal = (K * L).sum() / np.sqrt((K * K).sum() * (L * L).sum())
@@ -59,7 +59,7 @@ def test_similarity_of_layers_is_linear_cka(pair: list[AnnData]) -> None:
     assert not some.equals(table)
 
 
-def test_similarity_refuses_what_cannot_be_compared(pair: list[AnnData]) -> None:
+def test_layer_similarity_refuses_tables_that_do_not_match(pair: list[AnnData]) -> None:
     with pytest.raises(LatentsError, match="same episodes"):
         layer_similarity(pair[0], make_latents(n=N, length=LENGTH, seed=1))
     with pytest.raises(LatentsError, match="look similar: extract more"):
@@ -87,7 +87,7 @@ def test_the_rows_that_were_changed_are_ranked_first(pair: list[AnnData]) -> Non
         prediction_differences(first, bare)
 
 
-def test_a_history_is_ranked_once(pair: list[AnnData]) -> None:
+def test_each_history_is_ranked_once(pair: list[AnnData]) -> None:
     rows = np.arange(pair[0].n_obs)
     top = largest(pair[0], rows, np.ones(len(rows)), len(rows))
     assert len(top) == len(set(prefixes(pair[0])))
@@ -95,7 +95,7 @@ def test_a_history_is_ranked_once(pair: list[AnnData]) -> None:
     assert 3 not in largest(pair[0], rows, values, len(rows))
 
 
-def test_surprise_and_entropy_are_their_formulas(pair: list[AnnData]) -> None:
+def test_surprise_and_entropy_equal_their_formulas(pair: list[AnnData]) -> None:
     scores, tokens, probs = next_token_scores(pair[0]), tokens_of(pair[0]), pair[0].obsm[PROBS]
     for row in (0, 5, 7, 100):
         episode, position = column(pair[0], "episode")[row], column(pair[0], "position")[row]
@@ -107,14 +107,14 @@ def test_surprise_and_entropy_are_their_formulas(pair: list[AnnData]) -> None:
             assert scores["surprise"].iloc[row] == pytest.approx(-np.log2(law[tokens[episode, position]]))
 
 
-def test_the_nearest_rows_are_the_nearest(pair: list[AnnData]) -> None:
+def test_nearest_rows_equals_a_literal_search(pair: list[AnnData]) -> None:
     latents, row = pair[0], 50
     near = nearest_rows(latents, row, k=5)
     X = latents.X.astype(float)
     distance, history = np.linalg.norm(X - X[row], axis=1), prefixes(latents)
     assert history[row] not in history[near["row"]]
     assert len(set(history[near["row"]])) == 5
-    others = [distance[history == one].min() for one in set(history) - {history[row]}]
+    others = [distance[history == item].min() for item in set(history) - {history[row]}]
     np.testing.assert_allclose(near["distance"], np.sort(others)[:5])
     assert column(latents, "episode")[near["row"]].tolist() == near["episode"].tolist()
     with pytest.raises(LatentsError, match="row"):

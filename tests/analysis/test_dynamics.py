@@ -31,28 +31,28 @@ def baseline() -> Checkpoint:
 
 def value(measure, **where) -> float:
     table = measure.table
-    for column, wanted in where.items():
-        table = table[table[column] == wanted]
-    (found,) = table["value"]
-    return float(found)
+    for column, expected in where.items():
+        table = table[table[column] == expected]
+    (result,) = table["value"]
+    return float(result)
 
 
-def test_exact_dynamics_have_no_error_at_any_step() -> None:
+def test_exact_dynamics_have_no_error() -> None:
     checkpoint = last_token_only()
     assert transition_consistency(checkpoint, n=8).table["value"].iloc[0] == pytest.approx(0, abs=1e-9)
-    found = rollout_divergence(checkpoint, steps=4, n=8, progress=False)
-    np.testing.assert_allclose(found.table["value"], 0, atol=1e-6)
+    result = rollout_divergence(checkpoint, steps=4, n=8, progress=False)
+    np.testing.assert_allclose(result.table["value"], 0, atol=1e-6)
 
 
 def test_dynamics_that_change_nothing_score_one(nextlat: Checkpoint) -> None:
     still = changed(nextlat, lambda hidden, embedding: hidden)
-    found = transition_consistency(still, n=16)
-    assert found.table["value"].iloc[0] == pytest.approx(1) == found.references["no change"]
+    result = transition_consistency(still, n=16)
+    assert result.table["value"].iloc[0] == pytest.approx(1) == result.references["no change"]
     relative = rollout_divergence(still, steps=5, n=16, progress=False).table.query("quantity == 'relative'")
     np.testing.assert_allclose(relative["value"], 1)
 
 
-def test_the_rollout_is_the_literal_one(nextlat: Checkpoint) -> None:
+def test_rollout_divergence_equals_its_definition(nextlat: Checkpoint) -> None:
     n, steps, model = 6, 3, nextlat.model
     tokens = nextlat.world.sample(n, 13, seed=HELDOUT_SEED).tokens[:, :-1]
     squares, still, distances, divergences = (np.zeros(steps) for _ in range(4))
@@ -71,17 +71,17 @@ def test_the_rollout_is_the_literal_one(nextlat: Checkpoint) -> None:
                     p, q = (model.backbone.logits(h).log_softmax(-1) for h in (true, rolled))
                     divergences[k - 1] += float(F.kl_div(q, p, log_target=True, reduction="sum"))
     pairs = n * (13 - np.arange(1, steps + 1))
-    found = rollout_divergence(nextlat, steps=steps, n=n, progress=False)
+    result = rollout_divergence(nextlat, steps=steps, n=n, progress=False)
     for k in range(steps):
-        assert value(found, k=k + 1, quantity="relative") == pytest.approx(squares[k] / still[k], rel=1e-4)
-        assert value(found, k=k + 1, quantity="distance") == pytest.approx(distances[k] / pairs[k], rel=1e-4)
-        assert value(found, k=k + 1, quantity="kl") == pytest.approx(divergences[k] / pairs[k], rel=1e-2, abs=1e-6)
+        assert value(result, k=k + 1, quantity="relative") == pytest.approx(squares[k] / still[k], rel=1e-4)
+        assert value(result, k=k + 1, quantity="distance") == pytest.approx(distances[k] / pairs[k], rel=1e-4)
+        assert value(result, k=k + 1, quantity="kl") == pytest.approx(divergences[k] / pairs[k], rel=1e-2, abs=1e-6)
     assert transition_consistency(nextlat, n=n).table["value"].iloc[0] == pytest.approx(squares[0] / still[0], rel=1e-4)
-    assert set(found.table["horizon"]) == {nextlat.card.config.horizon}
+    assert set(result.table["horizon"]) == {nextlat.card.config.horizon}
 
 
-def test_prompts_count_for_states_and_not_for_predictions() -> None:
-    """Path-Star scores its answer alone; what psi misses on the prompt is missed all the same."""
+def test_prompts_count_for_states_but_not_for_predictions() -> None:
+    """Path-Star scores only its answer, but psi's errors on the prompt count."""
     world = worlds.get("path_star", arms=2, nodes_per_arm=2, node_ids=8, train_size=50, test_size=20)
     checkpoint, n = fresh(world, context=world.length), 5
     episodes = world.sample(n, seed=HELDOUT_SEED, split="test")
@@ -100,15 +100,15 @@ def test_prompts_count_for_states_and_not_for_predictions() -> None:
                     p, q = (model.logits(h).softmax(-1).double() for h in (true, guess))
                     divergences.append(float((p * (p / q).log()).sum()))
     assert len(divergences) == n * 3
-    found = rollout_divergence(checkpoint, steps=1, n=n, progress=False)
-    assert value(found, quantity="kl") == pytest.approx(np.mean(divergences), rel=1e-3)
-    assert value(found, quantity="relative") == pytest.approx(missed / moved, rel=1e-5)
+    result = rollout_divergence(checkpoint, steps=1, n=n, progress=False)
+    assert value(result, quantity="kl") == pytest.approx(np.mean(divergences), rel=1e-3)
+    assert value(result, quantity="relative") == pytest.approx(missed / moved, rel=1e-5)
 
 
-def test_padding_counts_for_nothing() -> None:
-    """Rides of the taxi end at different places; what lies behind is no state."""
+def test_padding_does_not_count() -> None:
+    """Taxi rides have different lengths; positions after the end have no state."""
     world = worlds.get("taxi")
-    found = rollout_divergence(fresh(world, context=world.length), steps=2, n=6, progress=False)
+    result = rollout_divergence(fresh(world, context=world.length), steps=2, n=6, progress=False)
     episodes = world.sample(6, seed=HELDOUT_SEED, split="test")
     model = fresh(world, context=world.length).model
     distances = []
@@ -118,17 +118,17 @@ def test_padding_counts_for_nothing() -> None:
             states = model.backbone.states(read)
             rolled = model.psi.rollout(states["hidden"], states["embed"], 2)[1]
             distances += (rolled - states["hidden"][:, 2:]).norm(dim=-1)[0].tolist()
-    assert value(found, k=2, quantity="distance") == pytest.approx(np.mean(distances), rel=1e-4)
+    assert value(result, k=2, quantity="distance") == pytest.approx(np.mean(distances), rel=1e-4)
 
 
-def test_psi_goes_on_from_any_true_state(nextlat: Checkpoint) -> None:
+def test_psi_rollout_starts_from_any_true_state(nextlat: Checkpoint) -> None:
     tokens = nextlat.world.sample(3, 20, seed=1).tokens
     rolled = psi_rollout(nextlat, tokens, start=4)
     model = nextlat.model
     with torch.no_grad():
-        seen = model.backbone(model.backbone.started(torch.as_tensor(tokens[:, :4])))[:, 1:]
-        np.testing.assert_allclose(rolled[:, :4], seen, atol=1e-5)
-        state = seen[:, -1]
+        states = model.backbone(model.backbone.started(torch.as_tensor(tokens[:, :4])))[:, 1:]
+        np.testing.assert_allclose(rolled[:, :4], states, atol=1e-5)
+        state = states[:, -1]
         for t in range(4, 20):
             state = model.psi(state, model.backbone.embed(torch.as_tensor(tokens[:, t])))
             np.testing.assert_allclose(rolled[:, t], state, atol=1e-4)
@@ -141,7 +141,7 @@ def test_psi_goes_on_from_any_true_state(nextlat: Checkpoint) -> None:
         psi_rollout(nextlat, tokens[0])
 
 
-def test_a_lengthened_transformer_is_the_same_where_it_was_trained(nextlat: Checkpoint) -> None:
+def test_a_lengthened_transformer_is_unchanged_within_its_context(nextlat: Checkpoint) -> None:
     backbone = nextlat.model.backbone
     longer = lengthened(backbone, 20)
     tokens = torch.as_tensor(nextlat.world.sample(3, 20, seed=2).tokens)
@@ -152,8 +152,8 @@ def test_a_lengthened_transformer_is_the_same_where_it_was_trained(nextlat: Chec
 
 
 def test_loss_by_position(nextlat: Checkpoint, baseline: Checkpoint) -> None:
-    found = length_generalisation([nextlat, baseline], length=16, n=64, progress=False)
-    table = found.table
+    result = length_generalisation([nextlat, baseline], length=16, n=64, progress=False)
+    table = result.table
     assert set(table.query("objective == 'next_token'")["reader"]) == {"transformer", "true world"}
     assert table.groupby("reader")["position"].nunique().to_dict() == dict.fromkeys(
         ("psi", "transformer", "true world"), 17
@@ -164,34 +164,34 @@ def test_loss_by_position(nextlat: Checkpoint, baseline: Checkpoint) -> None:
     first = np.broadcast_to(nextlat.world.start_probs(), (64, 1, law.shape[-1]))
     law = np.concatenate([first, law], axis=1)
     exact = -np.log(np.take_along_axis(law, episodes.tokens[:, :, None], axis=2)).mean(axis=(0, 2))
-    its = table.query("reader == 'true world' and objective == 'nextlat'")
-    np.testing.assert_allclose(its["value"], exact)
-    np.testing.assert_allclose(its["kl"], 0, atol=1e-12)
+    floor = table.query("reader == 'true world' and objective == 'nextlat'")
+    np.testing.assert_allclose(floor["value"], exact)
+    np.testing.assert_allclose(floor["kl"], 0, atol=1e-12)
     # The first state is the transformer's own for both; and no reader is better than the law.
     first = table.query("objective == 'nextlat' and position == 0").set_index("reader")["value"]
     assert first["psi"] == pytest.approx(first["transformer"])
     assert (table["kl"] > -1e-12).all()
 
 
-def test_labels_in_place_of_next_tokens() -> None:
+def test_length_generalisation_of_targets() -> None:
     world = worlds.get("a5")
-    found = length_generalisation(fresh(world), length=20, n=8, progress=False).table
-    assert found["position"].max() == 20
-    truth = found[found["reader"] == "true world"]
+    result = length_generalisation(fresh(world), length=20, n=8, progress=False).table
+    assert result["position"].max() == 20
+    truth = result[result["reader"] == "true world"]
     # Nothing is scored at position 0, where no label has been asked for.
     assert truth["position"].tolist() == list(range(21))
     np.testing.assert_array_equal(truth["value"].iloc[1:], 0)
-    np.testing.assert_allclose(found["kl"], found["value"])
+    np.testing.assert_allclose(result["kl"], result["value"])
 
 
-def test_positions_that_are_not_scored_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unscored_positions_are_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     world = worlds.get("path_star", arms=2, nodes_per_arm=3, node_ids=8, train_size=50, test_size=20)
     checkpoint = fresh(world, "next_token", context=world.length)
-    found = length_generalisation(checkpoint, n=8, progress=False).table.query("reader == 'transformer'")
-    assert found["position"].tolist() == list(range(world.length))
-    scored = found["position"] >= world.prompt
-    assert found["trials"].tolist() == np.where(scored, 8, 0).tolist()
-    assert found["value"].notna().eq(scored).all()
+    result = length_generalisation(checkpoint, n=8, progress=False).table.query("reader == 'transformer'")
+    assert result["position"].tolist() == list(range(world.length))
+    scored = result["position"] >= world.prompt
+    assert result["trials"].tolist() == np.where(scored, 8, 0).tolist()
+    assert result["value"].notna().eq(scored).all()
     monkeypatch.setattr(type(world), "next_token_probs", lambda self, tokens: None)
     unknown = length_generalisation(checkpoint, n=8, progress=False).table
     assert set(unknown["reader"]) == {"transformer"}
@@ -208,24 +208,24 @@ def test_packed_documents_are_refused(nextlat: Checkpoint, monkeypatch: pytest.M
         length_generalisation(nextlat, length=12)
 
 
-def test_exact_dynamics_read_on_for_ever() -> None:
-    found = length_generalisation(last_token_only(), length=40, n=8, progress=False).table
-    losses = found.pivot_table(index="position", columns="reader", values="value")
+def test_exact_dynamics_track_states_at_any_length() -> None:
+    result = length_generalisation(last_token_only(), length=40, n=8, progress=False).table
+    losses = result.pivot_table(index="position", columns="reader", values="value")
     np.testing.assert_allclose(losses["psi"], losses["transformer"], rtol=1e-5)
 
 
-def test_layers_of_a_model_that_writes_nothing() -> None:
+def test_layer_contributions_of_blocks_that_write_nothing() -> None:
     checkpoint = last_token_only()
-    found = layer_contributions(checkpoint, n=8, progress=False)
+    result = layer_contributions(checkpoint, n=8, progress=False)
     sites = checkpoint.model.backbone.sites[:-1]
-    losses = [value(found, site=site, quantity="loss") for site in sites]
+    losses = [value(result, site=site, quantity="loss") for site in sites]
     assert losses == pytest.approx([losses[0]] * len(sites))
-    assert value(found, site="block1", quantity="norm") == 0
-    assert value(found, site="block1", quantity="cosine") == 0
+    assert value(result, site="block1", quantity="norm") == 0
+    assert value(result, site="block1", quantity="cosine") == 0
 
 
-def test_layers_of_a_block_that_doubles_and_of_the_whole_model(nextlat: Checkpoint) -> None:
-    found = layer_contributions(nextlat, n=32, progress=False)
+def test_layer_contributions_of_a_block_that_doubles_and_of_a_trained_model(nextlat: Checkpoint) -> None:
+    result = layer_contributions(nextlat, n=32, progress=False)
     episodes = nextlat.world.sample(32, 13, seed=HELDOUT_SEED)
     tokens = torch.as_tensor(episodes.tokens)
     with torch.no_grad():
@@ -235,9 +235,9 @@ def test_layers_of_a_block_that_doubles_and_of_the_whole_model(nextlat: Checkpoi
         update = states["block2"] - states["block1"]
         norm = (update.norm(dim=-1) / states["block1"].norm(dim=-1)).mean()
         cosine = ((update * states["block1"]).sum(-1) / update.norm(dim=-1) / states["block1"].norm(dim=-1)).mean()
-    assert value(found, site="block3", quantity="loss") == pytest.approx(float(own), rel=1e-5)
-    assert value(found, site="block2", quantity="norm") == pytest.approx(float(norm), rel=1e-5)
-    assert value(found, site="block2", quantity="cosine") == pytest.approx(float(cosine), rel=1e-4)
+    assert value(result, site="block3", quantity="loss") == pytest.approx(float(own), rel=1e-5)
+    assert value(result, site="block2", quantity="norm") == pytest.approx(float(norm), rel=1e-5)
+    assert value(result, site="block2", quantity="cosine") == pytest.approx(float(cosine), rel=1e-4)
 
 
 def test_means_over_episodes_and_their_errors() -> None:
@@ -246,7 +246,7 @@ def test_means_over_episodes_and_their_errors() -> None:
     plain = clustered(sums, np.ones(500))
     assert plain["value"] == pytest.approx(sums.mean())
     assert plain["error"] == pytest.approx(sums.std(ddof=1) / np.sqrt(500))
-    # What two of four episodes have nothing of is measured of the others; an error with nothing moved stays in.
+    # Episodes without a count are left out; an error in an episode that never moves stays in.
     assert clustered(np.array([1.0, 0, 3, 0]), np.array([1.0, 0, 1, 0]))["trials"] == 2
     assert clustered(np.array([1.0, 1.0]), np.array([4.0, 0]))["value"] == 0.5
     assert np.isnan(clustered(np.zeros(3), np.zeros(3))["value"])
@@ -256,17 +256,17 @@ def test_means_over_episodes_and_their_errors() -> None:
         clustered(np.array([np.nan, 1]), np.ones(2))
 
 
-def test_the_error_is_what_repeating_it_varies_by() -> None:
-    """Ratio of sums with correlated numerator and denominator, 1,000 times over."""
+def test_the_error_equals_the_spread_of_repeated_draws() -> None:
+    """A ratio of sums with correlated numerator and denominator, drawn 1,000 times."""
     rng = np.random.default_rng(1)
     counts = rng.integers(1, 9, size=(1000, 60)).astype(float)
     sums = counts * 2 + rng.normal(size=counts.shape)
-    found = [clustered(s, c) for s, c in zip(sums, counts, strict=True)]
-    varies = np.std([one["value"] for one in found])
-    assert np.mean([one["error"] for one in found]) == pytest.approx(varies, rel=0.1)
+    result = [clustered(s, c) for s, c in zip(sums, counts, strict=True)]
+    varies = np.std([item["value"] for item in result])
+    assert np.mean([item["error"] for item in result]) == pytest.approx(varies, rel=0.1)
 
 
-def test_what_cannot_be_measured_is_said(nextlat: Checkpoint, baseline: Checkpoint) -> None:
+def test_bad_input_is_refused(nextlat: Checkpoint, baseline: Checkpoint) -> None:
     with pytest.raises(ValueError, match=r"trained by next_token, which has no latent dynamics psi.*nextlat"):
         transition_consistency([nextlat, baseline])
     with pytest.raises(ValueError, match="no hidden states"):

@@ -46,8 +46,8 @@ def table_of(kind: str) -> AnnData:
 
 
 @pytest.mark.parametrize("kind", ["one model", "two models", "some rows", "no world", "recursion"])
-def test_what_scanpy_needs_of_a_table(kind: str, tmp_path: Path) -> None:
-    """scanpy warns of, or fails at, whatever breaks one of these; it is too large to install for this test."""
+def test_tables_meet_the_needs_of_scanpy(kind: str, tmp_path: Path) -> None:
+    """scanpy warns or fails if one of these is broken; it is too large to install for this test."""
     latents = table_of(kind)
     assert latents.obs_names.is_unique
     assert latents.var_names.is_unique
@@ -66,7 +66,7 @@ def test_what_scanpy_needs_of_a_table(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["one model", "two models", "some rows", "recursion"])
-def test_the_projector_reads_what_was_written(kind: str, tmp_path: Path) -> None:
+def test_the_projector_reads_the_files(kind: str, tmp_path: Path) -> None:
     latents = table_of(kind)
     folder = nlv.export_projector(latents, tmp_path / "logs", sites="all")
     config = text_format.Parse((folder / "projector_config.pbtxt").read_text(), ProjectorConfig())
@@ -83,8 +83,8 @@ def test_the_projector_reads_what_was_written(kind: str, tmp_path: Path) -> None
     assert {len(row) for row in cells} == {len(header)}
     assert [row[header.index("token")] for row in cells] == latents.obs["token"].astype(str).tolist()
     if "belief_1" in header:
-        found = np.array([row[header.index("belief_1")] for row in cells], float)
-        np.testing.assert_allclose(found, latents.obsm["belief"][:, 1])
+        result = np.array([row[header.index("belief_1")] for row in cells], float)
+        np.testing.assert_allclose(result, latents.obsm["belief"][:, 1])
 
 
 def test_names_with_tabs_and_gaps_stay_in_their_cells(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_parquet_keeps_columns_types_and_origin(tmp_path: Path) -> None:
     assert about["NextLat"]["weights_sha256"] == nl.metas(latents)["NextLat"]["weights_sha256"]
 
 
-def test_bad_input_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_leave_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     latents = make_latents(n=2, length=3, dim=4)
     path = nlv.export_parquet(latents, tmp_path / "rows.parquet")
     before = path.read_bytes()
@@ -198,7 +198,7 @@ def test_bad_input_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
         nlv.export_projector(latents, tmp_path / "file")
 
 
-def test_nothing_is_changed(tmp_path: Path) -> None:
+def test_exports_do_not_change_the_table(tmp_path: Path) -> None:
     latents = make_latents(n=2, length=3, dim=4)
     before = latents.copy()
     with warnings.catch_warnings():

@@ -23,7 +23,7 @@ def test_effective_rank_of_known_matrices(n: int) -> None:
     assert effective_rank(np.outer(np.arange(1.0, 6), np.ones(n))) == pytest.approx(1)
 
 
-def test_effective_rank_between_and_centred() -> None:
+def test_effective_rank_of_unequal_directions_and_centred() -> None:
     p = np.array([3.0, 1.0]) / 4
     assert effective_rank(np.diag([3.0, 1.0])) == pytest.approx(np.exp(-(p * np.log(p)).sum()))
     line = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
@@ -33,7 +33,7 @@ def test_effective_rank_between_and_centred() -> None:
         effective_rank(np.ones((4, 2)), centered=True)
 
 
-def test_effective_rank_of_rows_that_span_less_and_of_what_is_no_number(cloud: np.ndarray) -> None:
+def test_effective_rank_of_degenerate_and_invalid_rows(cloud: np.ndarray) -> None:
     three = (cloud[:, :3] @ np.random.default_rng(1).normal(size=(3, 6))).astype(np.float32)
     s = np.linalg.svd(three.astype(np.float64), compute_uv=False)[:3]
     p = s / s.sum()
@@ -45,7 +45,7 @@ def test_effective_rank_of_rows_that_span_less_and_of_what_is_no_number(cloud: n
         effective_rank(cloud[:0], centered=True)
 
 
-def test_states_are_numbered_by_what_makes_them(trained: AnnData) -> None:
+def test_states_are_numbered_by_their_columns(trained: AnnData) -> None:
     beliefs = np.unique(np.round(trained.obsm["belief"], 8), axis=0)
     assert set(state_numbers(trained)) == set(range(len(beliefs)))
     np.testing.assert_array_equal(state_numbers(trained), state_numbers(trained, "belief"))
@@ -62,26 +62,26 @@ def test_states_are_numbered_by_what_makes_them(trained: AnnData) -> None:
 
 def test_procrustes_recovers_a_rotation(cloud: np.ndarray) -> None:
     turn = ortho_group.rvs(6, random_state=0)
-    found = procrustes(cloud, 0.3 * cloud @ turn.T - 7)
-    np.testing.assert_allclose(found.aligned, cloud, atol=1e-9)
-    np.testing.assert_allclose(found.rotation, turn, atol=1e-9)
-    assert found.scale == pytest.approx(1 / 0.3)
-    assert found.disparity == pytest.approx(0, abs=1e-9)
+    result = procrustes(cloud, 0.3 * cloud @ turn.T - 7)
+    np.testing.assert_allclose(result.aligned, cloud, atol=1e-9)
+    np.testing.assert_allclose(result.rotation, turn, atol=1e-9)
+    assert result.scale == pytest.approx(1 / 0.3)
+    assert result.disparity == pytest.approx(0, abs=1e-9)
 
 
 def test_procrustes_agrees_with_scipy_and_is_symmetric(cloud: np.ndarray) -> None:
     other = np.tanh(cloud[:, ::-1]) + 0.2
-    found = procrustes(cloud, other)
-    assert found.disparity == pytest.approx(scipy_procrustes(cloud, other)[2])
-    assert found.disparity == pytest.approx(procrustes(other, cloud).disparity)
-    np.testing.assert_allclose(found.aligned, found.scale * other @ found.rotation + found.shift)
+    result = procrustes(cloud, other)
+    assert result.disparity == pytest.approx(scipy_procrustes(cloud, other)[2])
+    assert result.disparity == pytest.approx(procrustes(other, cloud).disparity)
+    np.testing.assert_allclose(result.aligned, result.scale * other @ result.rotation + result.shift)
     with pytest.raises(ValueError, match="one shape"):
         procrustes(cloud, cloud[:, :2])
     with pytest.raises(ValueError, match="rows that differ"):
         procrustes(cloud, np.ones_like(cloud))
 
 
-def test_cka_invariances(cloud: np.ndarray) -> None:
+def test_cka_is_invariant_to_rotation_and_scale(cloud: np.ndarray) -> None:
     other = np.random.default_rng(1).normal(size=(40, 3))
     value = linear_cka(cloud, other)
     assert linear_cka(cloud, cloud) == pytest.approx(1)
@@ -108,7 +108,7 @@ def test_spread_is_small_where_states_are_merged(trained: AnnData, untrained: An
         same_state_spread(trained, min_position=99)
 
 
-def test_trustworthiness_is_scikit_learns(cloud: np.ndarray) -> None:
+def test_trustworthiness_equals_scikit_learn(cloud: np.ndarray) -> None:
     flat = cloud[:, :2]
     assert trustworthiness(cloud, flat, k=5) == pytest.approx(sklearn_trustworthiness(cloud, flat, n_neighbors=5))
     assert trustworthiness(cloud, cloud @ np.eye(6, 6), k=5) == 1

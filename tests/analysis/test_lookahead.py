@@ -26,7 +26,7 @@ def latents(checkpoint: Checkpoint) -> AnnData:
 
 
 def test_a_rollout_is_psi_step_by_step(checkpoint: Checkpoint, latents: AnnData) -> None:
-    found = look_ahead(checkpoint, latents, EPISODE, POSITION, steps=5)
+    result = look_ahead(checkpoint, latents, EPISODE, POSITION, steps=5)
     model, tokens = checkpoint.model, tokens_of(latents)[EPISODE]
     with torch.no_grad():
         hidden = model.backbone(model.backbone.started(torch.as_tensor(tokens)[None]))[0, 1:]
@@ -34,33 +34,33 @@ def test_a_rollout_is_psi_step_by_step(checkpoint: Checkpoint, latents: AnnData)
         for i in range(5):
             after = POSITION + i
             state = model.psi(state, model.backbone.embed(torch.tensor(tokens[after])))  # type: ignore[operator]
-            np.testing.assert_allclose(found.rolled[i], state, atol=1e-5)
-            np.testing.assert_allclose(found.true[i], hidden[after], atol=1e-5)
-            assert found.distance[i] == pytest.approx(float((state - hidden[after]).norm()), abs=1e-4)
-            assert found.no_change[i] == pytest.approx(float((hidden[POSITION - 1] - hidden[after]).norm()), abs=1e-4)
-            p, q = (model.logits(one).softmax(-1).numpy() for one in (hidden[after], state))
-            assert found.kl[i] == pytest.approx(float(kl(p, q)), abs=1e-5)
-    assert found.positions.tolist() == [5, 6, 7, 8, 9]
-    assert found.tokens == tuple(latents.obs["token"].iloc[34:39])
-    assert (found.horizon, found.label) == (checkpoint.card.config.horizon, "NextLat")
+            np.testing.assert_allclose(result.rolled[i], state, atol=1e-5)
+            np.testing.assert_allclose(result.true[i], hidden[after], atol=1e-5)
+            assert result.distance[i] == pytest.approx(float((state - hidden[after]).norm()), abs=1e-4)
+            assert result.no_change[i] == pytest.approx(float((hidden[POSITION - 1] - hidden[after]).norm()), abs=1e-4)
+            p, q = (model.logits(item).softmax(-1).numpy() for item in (hidden[after], state))
+            assert result.kl[i] == pytest.approx(float(kl(p, q)), abs=1e-5)
+    assert result.positions.tolist() == [5, 6, 7, 8, 9]
+    assert result.tokens == tuple(latents.obs["token"].iloc[34:39])
+    assert (result.horizon, result.label) == (checkpoint.card.config.horizon, "NextLat")
 
 
-def test_it_is_the_rollout_that_dynamics_measures(checkpoint: Checkpoint, latents: AnnData) -> None:
-    found = look_ahead(checkpoint.model, latents, EPISODE, POSITION, steps=6)
+def test_the_rollout_equals_that_of_rollout_divergence(checkpoint: Checkpoint, latents: AnnData) -> None:
+    result = look_ahead(checkpoint.model, latents, EPISODE, POSITION, steps=6)
     whole = psi_rollout(checkpoint, tokens_of(latents)[[EPISODE]], start=POSITION)[0]
-    np.testing.assert_allclose(found.rolled, whole[POSITION:], atol=1e-5)
+    np.testing.assert_allclose(result.rolled, whole[POSITION:], atol=1e-5)
 
 
-def test_it_ends_with_the_episode(checkpoint: Checkpoint, latents: AnnData) -> None:
-    found = look_ahead(checkpoint, latents, EPISODE, 8, steps=50)
-    assert found.positions.tolist() == [9, 10]
-    assert found.to_frame()["step"].tolist() == [1, 2]
-    assert "no change" in found._repr_html_()
+def test_the_rollout_ends_with_the_episode(checkpoint: Checkpoint, latents: AnnData) -> None:
+    result = look_ahead(checkpoint, latents, EPISODE, 8, steps=50)
+    assert result.positions.tolist() == [9, 10]
+    assert result.to_frame()["step"].tolist() == [1, 2]
+    assert "no change" in result._repr_html_()
     with pytest.raises(LatentsError, match="position=10 is the last of episode 3 here"):
         look_ahead(checkpoint, latents, EPISODE, 10)
 
 
-def test_it_does_not_jump_gaps_or_documents(latents: AnnData) -> None:
+def test_the_rollout_does_not_cross_gaps_or_documents(latents: AnnData) -> None:
     gap = select(latents, position=[1, 2, 3, 6, 7])
     assert gap.obs["position"].iloc[next_rows(gap, 15, 8)].tolist() == [2, 3]
     packed = latents.copy()
@@ -80,18 +80,18 @@ def test_psi_added_to_a_pretrained_model() -> None:
     module = transformers.GPT2LMHeadModel(config).eval()
     model = PostHoc(Pretrained(module), horizon=2, lambda_h=1.0, lambda_kl=1.0, psi_width=8)
     latents = extract(module, np.random.default_rng(0).integers(5, 25, size=(3, 8)), progress=False)
-    found = look_ahead(model, latents, 1, 3, steps=4)
+    result = look_ahead(model, latents, 1, 3, steps=4)
     # psi starts as "no change".
-    np.testing.assert_allclose(found.rolled, np.tile(found.start, (4, 1)), atol=1e-6)
-    np.testing.assert_allclose(found.distance, found.no_change, rtol=1e-5)
-    assert found.tokens == tuple(latents.obs["token"].iloc[11:15])
+    np.testing.assert_allclose(result.rolled, np.tile(result.start, (4, 1)), atol=1e-6)
+    np.testing.assert_allclose(result.distance, result.no_change, rtol=1e-5)
+    assert result.tokens == tuple(latents.obs["token"].iloc[11:15])
 
 
-def test_what_cannot_look_ahead(checkpoint: Checkpoint, latents: AnnData) -> None:
+def test_bad_input_is_refused(checkpoint: Checkpoint, latents: AnnData) -> None:
     plain = load("rrxor/next_token")
-    its = extract(plain, plain.world.sample(6, 10, seed=2), progress=False)
+    own_latents = extract(plain, plain.world.sample(6, 10, seed=2), progress=False)
     with pytest.raises(ValueError, match=r"'next-token' has no latent dynamics psi.*trained by nextlat"):
-        look_ahead(plain, its, EPISODE, POSITION)
+        look_ahead(plain, own_latents, EPISODE, POSITION)
     with pytest.raises(ValueError, match="steps=0 must be at least 1"):
         look_ahead(checkpoint, latents, EPISODE, POSITION, steps=0)
     with pytest.raises(LatentsError, match="position=11: episode 3 has positions 1 to 10"):
@@ -100,7 +100,7 @@ def test_what_cannot_look_ahead(checkpoint: Checkpoint, latents: AnnData) -> Non
         look_ahead(checkpoint, latents, 6, POSITION)
 
 
-def test_a_name_stands_for_its_checkpoint(latents: AnnData) -> None:
+def test_a_checkpoint_may_be_given_by_name(latents: AnnData) -> None:
     assert look_ahead("rrxor/nextlat", latents, EPISODE, POSITION).tokens
     with pytest.raises(TypeError, match="model must be a checkpoint, the name of one or its model, got AnnData"):
         look_ahead(latents, latents, EPISODE, POSITION)
@@ -109,8 +109,8 @@ def test_a_name_stands_for_its_checkpoint(latents: AnnData) -> None:
 def test_latents_of_another_model_are_refused(checkpoint: Checkpoint, latents: AnnData) -> None:
     with pytest.raises(LatentsError, match="a checkpoint holds for one model"):
         look_ahead(checkpoint.untrained(), latents, EPISODE, POSITION)
-    # A bare model has no hash: what it reads from the latents gives it away.
-    with pytest.raises(LatentsError, match="reads other next tokens"):
+    # A bare model has no hash, but its predictions differ from those in the table.
+    with pytest.raises(LatentsError, match="predicts other next tokens"):
         look_ahead(checkpoint.untrained().model, latents, EPISODE, POSITION)
     narrow = latents[:, :32].copy()
     with pytest.raises(LatentsError, match="width 64, these latents have 32"):

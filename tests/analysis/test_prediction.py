@@ -17,31 +17,31 @@ from tests.synthetic import make_latents
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6))
-def test_kl_is_scipys(seed: int, size: int) -> None:
+def test_kl_equals_scipy(seed: int, size: int) -> None:
     p, q = np.random.default_rng(seed).dirichlet(np.ones(size), size=(2, 3))
     np.testing.assert_allclose(kl(p, q), [entropy(a, b) for a, b in zip(p, q, strict=True)], atol=1e-12)
 
 
-def test_kl_at_the_border() -> None:
+def test_kl_with_probabilities_of_zero() -> None:
     p, q = np.array([0.5, 0.5, 0.0]), np.array([1.0, 0.0, 0.0])
     assert kl(p, q) == np.inf
     assert kl(q, p) == pytest.approx(np.log(2))
 
 
-def test_prediction_is_the_row_of_the_table(trained: AnnData) -> None:
-    found = prediction(trained, 23)
-    assert (found.episode, found.position, found.label) == (2, 4, "NextLat")
-    np.testing.assert_allclose(found.model, trained.obsm["next_token_probs"][23], atol=1e-7)
-    assert found.exact is not None
-    np.testing.assert_allclose(found.exact, trained.obsm["next_token_probs_exact"][23])
+def test_prediction_equals_the_row_of_the_table(trained: AnnData) -> None:
+    result = prediction(trained, 23)
+    assert (result.episode, result.position, result.label) == (2, 4, "NextLat")
+    np.testing.assert_allclose(result.model, trained.obsm["next_token_probs"][23], atol=1e-7)
+    assert result.exact is not None
+    np.testing.assert_allclose(result.exact, trained.obsm["next_token_probs_exact"][23])
     # The synthetic model is 0.98 of the exact distribution and 0.02 of chance.
-    assert found.kl == pytest.approx(float(entropy(found.exact, 0.98 * found.exact + 0.01)), abs=1e-6)
-    assert "nats" in found._repr_html_()
+    assert result.kl == pytest.approx(float(entropy(result.exact, 0.98 * result.exact + 0.01)), abs=1e-6)
+    assert "nats" in result._repr_html_()
 
 
 def test_the_likeliest_tokens() -> None:
-    found = Prediction(tuple("abcd"), np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.9, 0.1, 0.0, 0.0]), "x", 0, 1)
-    top = found.top(2)
+    result = Prediction(tuple("abcd"), np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.9, 0.1, 0.0, 0.0]), "x", 0, 1)
+    top = result.top(2)
     assert top["token"].tolist() == ["a", "d"]
     assert top.index.tolist() == [0, 3]
     assert top["exact"].tolist() == [0.9, 0.0]
@@ -49,10 +49,10 @@ def test_the_likeliest_tokens() -> None:
     assert blind.kl is None
     assert blind.top()["exact"].isna().all()
     with pytest.raises(ValueError, match="k=0 must be at least 1"):
-        found.top(0)
+        result.top(0)
 
 
-def test_probabilities_made_by_the_head_are_those_of_the_table() -> None:
+def test_probabilities_from_the_head_equal_those_of_the_table() -> None:
     checkpoint = load("rrxor/next_token")
     latents = extract(checkpoint, checkpoint.world.sample(5, 7, seed=3), progress=False)
     head = checkpoint.model.backbone.head.weight.detach().numpy()
@@ -80,14 +80,14 @@ def test_an_episode_position_by_position(trained: AnnData) -> None:
     assert np.isfinite(table["kl"][9])
 
 
-def test_tokens_without_a_name_are_called_by_their_number(trained: AnnData) -> None:
+def test_tokens_without_a_name_are_named_by_their_number(trained: AnnData) -> None:
     few = trained.copy()
     few.obs["token_id"] = np.where(few.obs["token"].astype(str) == "1", 3, 1)
     head = np.random.default_rng(0).normal(size=(5, 16))
-    found = prediction(few, 23, head)
-    assert found.vocabulary == ("0", "0", "2", "1", "4")
-    # What the world says of two tokens cannot be held against a distribution over five.
-    assert found.exact is None
+    result = prediction(few, 23, head)
+    assert result.vocabulary == ("0", "0", "2", "1", "4")
+    # The world's distribution over two tokens cannot be compared with one over five.
+    assert result.exact is None
     table = episode_predictions(few, 2, head)
     ids = few.obs["token_id"].to_numpy()[20:30]
     logits = few.X[20:30].astype(float) @ head.T
@@ -95,12 +95,12 @@ def test_tokens_without_a_name_are_called_by_their_number(trained: AnnData) -> N
     np.testing.assert_allclose(table["model"][:9], probs[np.arange(9), ids[1:]], rtol=1e-6)
 
 
-def test_an_episode_with_gaps_says_nothing_across_them(trained: AnnData) -> None:
+def test_no_next_token_across_a_gap(trained: AnnData) -> None:
     table = episode_predictions(select(trained, position=[1, 2, 5, 6]), 7)
     assert table["model"].notna().tolist() == [True, False, True, False]
 
 
-def test_what_a_group_asks_for_is_the_product() -> None:
+def test_the_next_token_of_a_group_is_the_product() -> None:
     a5 = make_group()
     table = episode_predictions(a5, 1)
     assert table["next_token"].tolist() == a5.obs["state"].astype(str)[a5.obs["episode"] == 1].tolist()
@@ -120,12 +120,12 @@ def make_group() -> AnnData:
 
 
 @pytest.mark.parametrize("row", [-1, 960])
-def test_a_row_that_is_not_there(trained: AnnData, row: int) -> None:
+def test_a_missing_row_is_refused(trained: AnnData, row: int) -> None:
     with pytest.raises(LatentsError, match=f"row={row}: these latents have rows 0 to 959"):
         prediction(trained, row)
 
 
-def test_probabilities_that_are_no_numbers(trained: AnnData) -> None:
+def test_probabilities_of_nan_are_refused(trained: AnnData) -> None:
     broken = trained.copy()
     broken.obsm["next_token_probs"][4] = np.nan
     with pytest.raises(LatentsError, match="row 4 are NaN"):
@@ -133,25 +133,25 @@ def test_probabilities_that_are_no_numbers(trained: AnnData) -> None:
     prediction(broken, 5)
 
 
-def test_a_reading_of_numbers(trained: AnnData) -> None:
+def test_read_out_of_numbers(trained: AnnData) -> None:
     fitted = probe(trained, "belief")
     row = int(fitted.test_rows[3])
-    found = read_out(trained, fitted, row)
-    np.testing.assert_allclose(found.read, fitted.predict(trained)[row])
-    np.testing.assert_allclose(found.truth, trained.obsm["belief"][row])
-    assert found.held_out is True
+    result = read_out(trained, fitted, row)
+    np.testing.assert_allclose(result.read, fitted.predict(trained)[row])
+    np.testing.assert_allclose(result.truth, trained.obsm["belief"][row])
+    assert result.held_out is True
     assert read_out(trained, fitted, int(fitted.train_rows[0])).held_out is False
     other = make_latents(n=96, length=10, seed=0, dim=15)
     with pytest.raises(LatentsError, match="another"):
         read_out(other, fitted, 0)
 
 
-def test_a_reading_of_classes(trained: AnnData) -> None:
+def test_read_out_of_classes(trained: AnnData) -> None:
     fitted = probe(trained, "state")
-    found = read_out(trained, fitted, 11)
-    assert found.read.sum() == pytest.approx(1)
-    assert fitted.names[int(found.truth.argmax())] == trained.obs["state"].iloc[11]
-    assert found.to_frame()["name"].tolist() == list(fitted.names)
+    result = read_out(trained, fitted, 11)
+    assert result.read.sum() == pytest.approx(1)
+    assert fitted.names[int(result.truth.argmax())] == trained.obs["state"].iloc[11]
+    assert result.to_frame()["name"].tolist() == list(fitted.names)
     missing = trained.copy()
     missing.obs.iloc[11, missing.obs.columns.get_loc("state")] = None
     assert np.isnan(read_out(missing, fitted, 11).truth).all()

@@ -1,4 +1,4 @@
-"""A string of one's own: what the models and the ideal observer make of it, and what cannot be read."""
+"""Strings read by models and the ideal observer, and strings that cannot be read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nextlat_viz.worlds.strings import legal_part, parse_string
 PAIR = ("rrxor/next_token", "rrxor/nextlat")
 
 
-def test_the_ideal_observer_is_surprised_by_the_exact_law() -> None:
+def test_the_ideal_observers_surprise_is_that_of_the_exact_law() -> None:
     world = worlds.get("rrxor")
     tokens = world.sample(1, 9, seed=3).tokens[0]
     reading = read_string(PAIR, tokens)
@@ -34,7 +34,7 @@ def test_the_ideal_observer_is_surprised_by_the_exact_law() -> None:
 
 
 @pytest.mark.parametrize("name", ["rrxor", "s3"])
-def test_the_models_are_those_that_extraction_runs(name: str) -> None:
+def test_predictions_and_latents_equal_those_of_extraction(name: str) -> None:
     """In a world with targets, the surprise is that of the product after each token."""
     checkpoint = nlv.load(f"{name}/nextlat")
     episodes = checkpoint.world.sample(2, 8, seed=5)
@@ -60,7 +60,7 @@ def test_a_changed_token_is_compared_with_the_original() -> None:
         assert more[label] == pytest.approx(expected)
 
 
-def test_the_path_is_that_of_the_episode() -> None:
+def test_the_path_equals_that_of_the_episode() -> None:
     checkpoint = nlv.load("mess3/nextlat")
     episodes = checkpoint.world.sample(60, 8, seed=1)
     latents = nlv.extract(checkpoint, episodes, progress=False)
@@ -80,7 +80,7 @@ def test_an_empty_string_shows_the_prior() -> None:
     np.testing.assert_allclose(reading.truth["belief"], worlds.get("rrxor").stationary[None])
 
 
-def test_nothing_is_said_of_a_prompt() -> None:
+def test_a_prompt_has_no_surprise() -> None:
     checkpoint = nlv.load("taxi/nextlat")
     tokens = checkpoint.world.sample(1, seed=2).tokens[0, :9]
     table = read_string(checkpoint, tokens).surprise
@@ -90,7 +90,7 @@ def test_nothing_is_said_of_a_prompt() -> None:
 @pytest.mark.parametrize(
     "name", ["rrxor", "mess3", "z1r", "s3", "z60", "taxi", "path_star", "story", "othello", "countdown"]
 )
-def test_an_episode_is_written_and_read_again(name: str) -> None:
+def test_an_episode_survives_writing_and_parsing(name: str) -> None:
     world = worlds.get(name)
     episode = world.sample(1, None if world.length else 30, seed=0)
     tokens = episode.tokens[0, : episode.length[0]]
@@ -111,7 +111,7 @@ def test_an_episode_is_written_and_read_again(name: str) -> None:
         ("10011001", "'1' at position 8 is not legal in world 'rrxor': legal there is 0"),
     ],
 )
-def test_a_string_that_cannot_be_read_says_what_is_wrong(text: str, words: str) -> None:
+def test_errors_for_strings_that_cannot_be_read(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         read_string(PAIR, text)
 

@@ -1,4 +1,4 @@
-"""Measures of recursive models against what the answers say, board by board."""
+"""Measures of recursive models, compared with the answers board by board."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def values(measure, **settings):
 
 
 def test_solved_conflicts_and_margins_by_step(model, thinking):
-    found = analysis.solved_by_step(model, n=24, progress=False)
+    result = analysis.solved_by_step(model, n=24, progress=False)
     boards, answers = thinking.puzzles, thinking.answers()
     for step in range(3):
         solved = [model.world.solved(answers[[i], step], boards.tokens[[i]])[0] for i in range(24)]
-        assert values(found, step=step + 1, quantity="solved") == pytest.approx([np.mean(solved)])
+        assert values(result, step=step + 1, quantity="solved") == pytest.approx([np.mean(solved)])
         conflicts = [model.world.conflicts(answers[[i], step])[0] for i in range(24)]
-        assert values(found, step=step + 1, quantity="conflicts") == pytest.approx([np.mean(conflicts)])
+        assert values(result, step=step + 1, quantity="conflicts") == pytest.approx([np.mean(conflicts)])
     last = analysis.solved_puzzles(model, n=24, progress=False)
     for quantity in ("solved", "distance", "conflicts"):
-        assert values(last, quantity=quantity) == values(found, step=3, quantity=quantity)
+        assert values(last, quantity=quantity) == values(result, step=3, quantity=quantity)
     longer = analysis.solved_by_step(model, steps=5, n=24, progress=False).table.query("quantity == 'solved'")
     assert longer["trained"].tolist() == [True] * 3 + [False] * 2
 
@@ -69,7 +69,7 @@ def test_guidance_of_one_is_the_model_and_of_zero_the_step_before(model, thinkin
     np.testing.assert_allclose(values(guided), [by_step[1], by_step[2]])
 
 
-def test_steps_needed_are_those_from_which_a_board_stays_solved():
+def test_steps_needed_is_the_step_from_which_a_board_stays_solved():
     solved = np.array([[[0, 0, 1], [1, 0, 1], [1, 1, 1], [1, 1, 0]]], dtype=bool)[0]
     assert analysis.recursion.needed_steps(solved).tolist() == [3, 3, 1, 0]
 
@@ -80,12 +80,12 @@ def test_forward_passes_count_halting_and_unsolved_boards(model):
     assert values(passes, quantity="answer") == 18
     solved = values(analysis.solved_puzzles(model, n=24, progress=False), quantity="solved")[0]
     assert values(passes, quantity="solved") == pytest.approx(18 / solved if solved else math.inf)
-    taken = model.metrics["train/updates"]
-    assert (taken <= 3).all()
-    assert values(passes, quantity="training") == pytest.approx(6 * taken.mean())
+    updates = model.metrics["train/updates"]
+    assert (updates <= 3).all()
+    assert values(passes, quantity="training") == pytest.approx(6 * updates.mean())
 
 
-def test_evaluate_takes_them_of_recursive_models_alone(model):
+def test_evaluate_measures_only_recursive_models_by_them(model):
     mine = battery(model)
     assert {*MEASURES, "forward_passes", "loss", "training_cost"} == set(mine)
     assert not set(MEASURES) & set(battery(nlv.load("rrxor/nextlat")))

@@ -22,18 +22,18 @@ def runs() -> list[Checkpoint]:
     return [load("rrxor/nextlat/seed0"), load("rrxor/nextlat/seed1"), load("rrxor/next_token/seed0")]
 
 
-def test_geometry_is_that_of_the_runs_own_latents(runs: list[Checkpoint]) -> None:
-    found = latent_geometry(runs, sites=["block1", "hidden"], n=N, progress=False).table
-    assert len(found) == 3 * 2 * 5
-    table = found.set_index(["model", "site", "quantity"])
+def test_latent_geometry_equals_the_single_functions(runs: list[Checkpoint]) -> None:
+    result = latent_geometry(runs, sites=["block1", "hidden"], n=N, progress=False).table
+    assert len(result) == 3 * 2 * 5
+    table = result.set_index(["model", "site", "quantity"])
     for run in (runs[0], runs[2]):
-        its = latents.extract(run, latents.heldout(run, N), progress=False)
+        own = latents.extract(run, latents.heldout(run, N), progress=False)
         for site in ("block1", "hidden"):
-            rows, paths = different_histories(its), trajectory_shapes(its, site)
+            rows, paths = different_histories(own), trajectory_shapes(own, site)
             expected = {
-                "effective_rank": effective_rank(latents.site(its, site)),
-                "same_state_spread": same_state_spread(its[rows], site=site),
-                "merge_distance": merge_distance(its, site=site),
+                "effective_rank": effective_rank(latents.site(own, site)),
+                "same_state_spread": same_state_spread(own[rows], site=site),
+                "merge_distance": merge_distance(own, site=site),
                 "curvature": paths["curvature"].mean(),
                 "path_length": paths["relative_length"].mean(),
             }
@@ -44,56 +44,56 @@ def test_geometry_is_that_of_the_runs_own_latents(runs: list[Checkpoint]) -> Non
     assert curved["error"] > 0
 
 
-def test_states_of_a_model_that_knows_its_token_alone_are_merged() -> None:
-    """Its latent is a function of the last token, so histories that end alike are one latent."""
-    found = latent_geometry(
+def test_states_of_a_model_of_the_last_token_are_merged() -> None:
+    """The latent is a function of the last token, so histories that end in one token have one latent."""
+    result = latent_geometry(
         last_token_only(), ["same_state_spread", "merge_distance"], by="token", n=N, progress=False
     ).table
-    np.testing.assert_allclose(found["value"], 0, atol=1e-6)
+    np.testing.assert_allclose(result["value"], 0, atol=1e-6)
 
 
 def test_geometry_over_training(runs: list[Checkpoint]) -> None:
-    found = latent_geometry(runs[0], ["effective_rank"], snapshots="all", n=N, min_position=3, progress=False)
-    assert found.by == ("step", "site", "quantity")
-    assert found.table["step"].tolist() == [0, *runs[0].snapshots]
-    its = latents.extract(runs[0].untrained(), latents.heldout(runs[0], N), progress=False)
-    first = effective_rank(its.X[latents.column(its, "position") >= 3])
-    assert found.table["value"].iloc[0] == pytest.approx(first)
-    assert found.table["trials"].iloc[0] == N * 10
+    result = latent_geometry(runs[0], ["effective_rank"], snapshots="all", n=N, min_position=3, progress=False)
+    assert result.by == ("step", "site", "quantity")
+    assert result.table["step"].tolist() == [0, *runs[0].snapshots]
+    untrained = latents.extract(runs[0].untrained(), latents.heldout(runs[0], N), progress=False)
+    first = effective_rank(untrained.X[latents.column(untrained, "position") >= 3])
+    assert result.table["value"].iloc[0] == pytest.approx(first)
+    assert result.table["trials"].iloc[0] == N * 10
     with pytest.raises(ValueError, match="no snapshot"):
         latent_geometry(runs[0], snapshots=[7], n=N, progress=False)
 
 
-def test_where_no_state_comes_twice_nothing_is_made_up(runs: list[Checkpoint]) -> None:
-    found = latent_geometry(
+def test_spread_and_merge_distance_are_nan_without_repeated_states(runs: list[Checkpoint]) -> None:
+    result = latent_geometry(
         runs[0], ["merge_distance", "same_state_spread"], by=["episode", "position"], n=N, progress=False
     ).table
-    assert found["value"].isna().all()
-    assert (found["trials"] == 0).all()
+    assert result["value"].isna().all()
+    assert (result["trials"] == 0).all()
 
 
 def test_similarity_is_pairwise(runs: list[Checkpoint]) -> None:
-    found = similarity(runs, n=N, progress=False).set_index(["model", "other"])
+    result = similarity(runs, n=N, progress=False).set_index(["model", "other"])
     clouds = {run.name: latents.extract(run, latents.heldout(run, N), progress=False).X for run in runs}
-    for (one, other), row in found.iterrows():
-        assert row["cka"] == pytest.approx(linear_cka(clouds[one], clouds[other]))
-        assert row["disparity"] == pytest.approx(scipy_procrustes(clouds[one], clouds[other])[2], abs=1e-6)
-    assert len(found) == 9
-    assert found.loc[(runs[0].name, runs[0].name), "cka"] == pytest.approx(1)
-    # What the two objectives know is not the same, what two seeds of one know is.
-    assert found.loc[(runs[0].name, runs[1].name), "cka"] > 0.9 > found.loc[(runs[0].name, runs[2].name), "cka"]
+    for (item, other), row in result.iterrows():
+        assert row["cka"] == pytest.approx(linear_cka(clouds[item], clouds[other]))
+        assert row["disparity"] == pytest.approx(scipy_procrustes(clouds[item], clouds[other])[2], abs=1e-6)
+    assert len(result) == 9
+    assert result.loc[(runs[0].name, runs[0].name), "cka"] == pytest.approx(1)
+    # Two objectives differ more than two seeds of one objective.
+    assert result.loc[(runs[0].name, runs[1].name), "cka"] > 0.9 > result.loc[(runs[0].name, runs[2].name), "cka"]
 
 
 def test_similarity_between_layers(runs: list[Checkpoint]) -> None:
-    found = similarity(runs[0], "all", n=N, progress=False)
+    result = similarity(runs[0], "all", n=N, progress=False)
     sites = runs[0].model.backbone.sites
-    assert found["site"].tolist() == [site for site in sites for _ in sites]
-    square = found.pivot(index="site", columns="other_site", values="cka").loc[sites, sites].to_numpy()
+    assert result["site"].tolist() == [site for site in sites for _ in sites]
+    square = result.pivot(index="site", columns="other_site", values="cka").loc[sites, sites].to_numpy()
     np.testing.assert_allclose(square, square.T)
     np.testing.assert_allclose(np.diag(square), 1)
 
 
-def test_what_cannot_be_measured_is_said(runs: list[Checkpoint]) -> None:
+def test_bad_input_is_refused(runs: list[Checkpoint]) -> None:
     with pytest.raises(UnknownNameError, match=r"'rank'.*effective_rank"):
         latent_geometry(runs[0], ["rank"])
     with pytest.raises(UnknownNameError, match="block9"):

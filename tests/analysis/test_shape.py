@@ -19,7 +19,7 @@ SQUARE = np.array([[0.0, 0.0], [2.0, 0.0], [2.0, 2.0], [0.0, 2.0], [0.0, 0.0]])
 
 
 def literal_merge(X: np.ndarray, states: np.ndarray, histories: np.ndarray) -> float:
-    """Every pair of rows, one row for each history."""
+    """Return all pairs of rows, taking one row for each history."""
     same, different = [], []
     for i, j in itertools.combinations(sorted({int(np.flatnonzero(histories == h)[0]) for h in histories}), 2):
         distance = np.sqrt(((X[i].astype(float) - X[j].astype(float)) ** 2).sum())
@@ -31,24 +31,24 @@ def belief_numbers(latents: AnnData) -> np.ndarray:
     return np.unique(np.round(latents.obsm["belief"], 8), axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def test_the_way_around_a_square() -> None:
+def test_path_length_and_curvature_of_a_square() -> None:
     assert path_length(SQUARE) == 8
     np.testing.assert_allclose(curvature(SQUARE), np.pi / 2)
     assert path_length(SQUARE[:1]) == 0
     assert curvature(SQUARE[:2]).size == curvature(SQUARE[:1]).size == 0
 
 
-def test_a_polygon_turns_by_its_outer_angles() -> None:
+def test_curvature_of_a_polygon_is_its_outer_angle() -> None:
     angle = np.linspace(0, 2 * np.pi, 31)
     np.testing.assert_allclose(curvature(np.stack([np.cos(angle), np.sin(angle)], axis=1)), 2 * np.pi / 30)
 
 
-def test_tiny_turns_keep_their_digits() -> None:
+def test_curvature_of_tiny_turns_keeps_its_digits() -> None:
     assert curvature(np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 1e-9]]))[0] == pytest.approx(1e-9, rel=1e-6)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(3, 8))
-def test_shapes_do_not_depend_on_place_or_direction(seed: int, steps: int) -> None:
+def test_shape_is_invariant_to_shift_and_rotation(seed: int, steps: int) -> None:
     rng = np.random.default_rng(seed)
     path = rng.normal(size=(steps, 4))
     moved = path @ ortho_group.rvs(4, random_state=seed % 1000).T + rng.normal(size=4)
@@ -59,22 +59,22 @@ def test_shapes_do_not_depend_on_place_or_direction(seed: int, steps: int) -> No
     assert curvature(path)[0] == pytest.approx(np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b)), abs=1e-6)
 
 
-def test_standing_still_is_counted(small: AnnData) -> None:
+def test_steps_of_length_zero_are_counted_as_undefined(small: AnnData) -> None:
     still = small.copy()
     X = np.asarray(still.X).copy()
     X[1] = X[0]
     still.X = X
-    found = trajectory_shapes(still).set_index("episode")
-    assert found["undefined"].tolist() == [1] + [0] * 19
-    assert found.loc[0, "curvature"] == pytest.approx(np.nanmean(curvature(X[:10])))
-    assert found["angles"].tolist() == [7] + [8] * 19
+    result = trajectory_shapes(still).set_index("episode")
+    assert result["undefined"].tolist() == [1] + [0] * 19
+    assert result.loc[0, "curvature"] == pytest.approx(np.nanmean(curvature(X[:10])))
+    assert result["angles"].tolist() == [7] + [8] * 19
     radius = np.sqrt(np.square(X - X.mean(0)).sum(1).mean())
-    assert found.loc[3, "path_length"] == pytest.approx(path_length(X[30:40]))
-    assert found.loc[3, "relative_length"] == pytest.approx(path_length(X[30:40]) / radius, rel=1e-5)
-    assert found.loc[3, "displacement"] == pytest.approx(np.linalg.norm(X[39] - X[30]), rel=1e-5)
+    assert result.loc[3, "path_length"] == pytest.approx(path_length(X[30:40]))
+    assert result.loc[3, "relative_length"] == pytest.approx(path_length(X[30:40]) / radius, rel=1e-5)
+    assert result.loc[3, "displacement"] == pytest.approx(np.linalg.norm(X[39] - X[30]), rel=1e-5)
 
 
-def test_rows_may_come_in_any_order_and_not_with_gaps(small: AnnData) -> None:
+def test_rows_may_be_in_any_order_but_gaps_are_refused(small: AnnData) -> None:
     order = np.random.default_rng(0).permutation(small.n_obs)
     first, second = trajectory_shapes(small), trajectory_shapes(small[order])
     np.testing.assert_allclose(first, second)
@@ -86,7 +86,7 @@ def test_rows_may_come_in_any_order_and_not_with_gaps(small: AnnData) -> None:
         trajectory_shapes(alike)
 
 
-def test_merge_distance_is_the_literal_one(small: AnnData) -> None:
+def test_merge_distance_equals_its_definition(small: AnnData) -> None:
     expected = literal_merge(np.asarray(small.X), belief_numbers(small), prefixes(small))
     assert merge_distance(small) == pytest.approx(expected)
     states = small.obs["state"].cat.codes.to_numpy()
@@ -134,17 +134,17 @@ def test_histories_are_counted_once(trained: AnnData) -> None:
     assert same_state_spread(trained[rows]) > 0
 
 
-def test_what_has_no_merge_distance(trained: AnnData) -> None:
+def test_merge_distance_errors(trained: AnnData) -> None:
     with pytest.raises(LatentsError, match="no state is reached by two"):
         merge_distance(trained, by=["position", "episode"])
-    one = trained.copy()
-    one.obs["one"] = 0
+    first = trained.copy()
+    first.obs["one"] = 0
     with pytest.raises(LatentsError, match="lead to one state"):
-        merge_distance(one, by="one")
+        merge_distance(first, by="one")
     with pytest.raises(LatentsError, match="histories are unknown"):
         merge_distance(select(trained, position=[4, 5]))
-    one.X = np.ones(one.shape, np.float32)
+    first.X = np.ones(first.shape, np.float32)
     with pytest.raises(LatentsError, match="are equal"):
-        merge_distance(one)
+        merge_distance(first)
     with pytest.raises(ValueError, match="pairs=0"):
         merge_distance(trained, pairs=0)

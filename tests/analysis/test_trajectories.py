@@ -11,7 +11,7 @@ from nextlat_viz.latents import world_of
 from tests.synthetic import make_latents
 
 
-def test_a_path_is_the_probes_reading_beside_the_truth(trained: AnnData) -> None:
+def test_a_path_has_the_probes_reading_and_the_truth(trained: AnnData) -> None:
     reading = probe(trained)
     episode = int(reading.test_episodes[0])
     path = read_trajectory(trained, reading, episode)
@@ -57,20 +57,20 @@ def test_models_are_compared_in_one_frame(trained: AnnData, untrained: AnnData) 
     assert set(compare_trajectories(tables, readings, episode, names=["a", "b"])["model"]) == {"a", "b"}
 
 
-def test_the_mean_error_is_over_held_out_episodes_alone(trained: AnnData) -> None:
+def test_the_mean_error_is_over_held_out_episodes_only(trained: AnnData) -> None:
     reading = probe(trained)
-    found = mean_trajectory_error(trained, reading)
+    result = mean_trajectory_error(trained, reading)
     paths = [read_trajectory(trained, reading, int(e)) for e in reading.test_episodes]
-    np.testing.assert_allclose(found["distance"], np.mean([path.distance for path in paths], axis=0))
-    np.testing.assert_allclose(found["total_variation"], np.mean([path.total_variation for path in paths], axis=0))
-    assert (found["episodes"] == reading.test_episodes.size).all()
+    np.testing.assert_allclose(result["distance"], np.mean([path.distance for path in paths], axis=0))
+    np.testing.assert_allclose(result["total_variation"], np.mean([path.total_variation for path in paths], axis=0))
+    assert (result["episodes"] == reading.test_episodes.size).all()
     # The fitted episodes must not matter.
     changed = trained.copy()
     changed.X[reading.train_rows] = 0
-    pd.testing.assert_frame_equal(mean_trajectory_error(changed, reading), found)
+    pd.testing.assert_frame_equal(mean_trajectory_error(changed, reading), result)
 
 
-def test_bad_input_is_named(trained: AnnData, untrained: AnnData) -> None:
+def test_bad_input_is_named_in_the_error(trained: AnnData, untrained: AnnData) -> None:
     reading = probe(trained)
     with pytest.raises(LatentsError, match="no episode 999"):
         read_trajectory(trained, reading, 999)

@@ -1,4 +1,4 @@
-"""Every exercise: the solution passes, every typical mistake gets its own hint, and bad answers are met kindly."""
+"""Exercises: solutions pass, every typical mistake gets its own hint, and bad answers get a helpful message."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_no_check_prints_the_answer(exercise: Exercise) -> None:
 
 
 @pytest.mark.parametrize("name", ["z1r", "golden_mean", "even", "sns", "rrxor", "mess3"])
-def test_beliefs_are_counted_as_the_library_counts_them(name: str) -> None:
+def test_count_beliefs_agrees_with_the_library(name: str) -> None:
     world = worlds.get(name)
     count = all_exercises()["count_beliefs"].solution
     for depth in (1, 4, 6):
@@ -122,7 +122,7 @@ def raising(belief: Any, token: int, T: Any) -> Any:
         (lambda belief, token, T: answer_of_nobody(belief), "NameError"),  # noqa: F821
     ],
 )
-def test_bad_answers_are_met_kindly(answer: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_answers_get_a_helpful_message(answer: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     exercise = all_exercises()["belief_update"]
     monkeypatch.setattr(
         "nextlat_viz.course.checking.find_exercise",
@@ -135,22 +135,22 @@ def test_bad_answers_are_met_kindly(answer: Any, said: str, monkeypatch: pytest.
     assert verdict.function is exercise.solution
 
 
-def test_a_list_of_numbers_is_as_good_as_an_array() -> None:
+def test_a_list_of_numbers_counts_as_an_array() -> None:
     assert course.check("belief_update", lambda belief, token, T: right(belief, token, T).tolist())
 
 
-def test_unknown_names_are_corrected() -> None:
+def test_unknown_names_suggest_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'belief_update'"):
         course.check("belief_updat", right)
 
 
-def test_hints_come_one_after_another() -> None:
+def test_hints_come_one_at_a_time() -> None:
     hints = all_exercises()["belief_update"].hints
     shown = [course.hint("belief_update").text for _ in range(len(hints) + 1)]
     assert shown == [*hints, hints[0]]
 
 
-def test_progress_is_kept(own_progress: Path) -> None:
+def test_progress_is_saved(own_progress: Path) -> None:
     assert course.progress().loc["belief_update", "state"] == "open"
     course.check("belief_update", blank)
     assert not own_progress.exists()
@@ -173,7 +173,7 @@ def test_a_damaged_file_is_put_aside(content: bytes, own_progress: Path, capsys:
     assert course.progress().loc["belief_update", "state"] == "done"
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_read_only_folder_gives_a_warning(tmp_path: Path) -> None:
     Path("file").write_text("")
     course.progress(tmp_path / "file" / "progress.json")
     verdict = course.check("belief_update", right)
@@ -182,7 +182,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_two_kernels_keep_each_others_entries(own_progress: Path) -> None:
-    """Another process writes between this one's writes; neither loses the other's entry."""
+    """Another process writes between two writes of this one; neither loses the other's entry."""
 
     def write(name: str) -> None:
         for _ in range(20):
@@ -220,5 +220,5 @@ def test_a_prediction_locks_before_the_figure(monkeypatch: pytest.MonkeyPatch) -
     again.close()
 
 
-def test_predictions_have_a_reason() -> None:
+def test_predictions_need_a_reason() -> None:
     assert all(prediction.answer and prediction.why.endswith(".") for prediction in all_predictions().values())

@@ -1,4 +1,4 @@
-"""The lessons run from top to bottom in this process, with the solutions put in and with nothing filled in."""
+"""The lessons run from top to bottom in this process, with the solutions and with nothing filled in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cells(lesson: Path) -> list[Any]:
 
 
 def exercise_of(cell: Any) -> str:
-    """The exercise that a cell is to be filled in for, or an empty text."""
+    """Return the exercise of a cell that is to be filled in, or an empty text."""
     kind, name, *_ = [*cell.metadata.get("tags", []), "", ""]
     return name if kind == "exercise" else ""
 
@@ -40,7 +40,7 @@ def execute(source: str, namespace: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
-def test_runs_from_top_to_bottom(lesson: Path) -> None:
+def test_lesson_runs_from_top_to_bottom(lesson: Path) -> None:
     namespace: dict[str, Any] = {}
     before = set(_instances)
     questions, known = [], all_exercises()
@@ -59,12 +59,12 @@ def test_runs_from_top_to_bottom(lesson: Path) -> None:
             assert value.locked
             questions.append(value)
     assert questions
-    # A widget shows an error in its place, and the cell ends without one.
-    made = [getattr(_instances[number], "value", "") for number in set(_instances) - before]
-    assert not [value for value in made if 'role="alert"' in str(value)]
+    # A widget shows its own errors, and the cell ends without one.
+    result = [getattr(_instances[number], "value", "") for number in set(_instances) - before]
+    assert not [value for value in result if 'role="alert"' in str(value)]
     for question in questions:
         question.close()
-    # With nothing filled in the cells below a check use the same function, the solution.
+    # With nothing filled in, the cells below a check use the solution.
     for cell, check in pairwise(code):
         if name := exercise_of(cell):
             execute(cell.source, namespace)
@@ -80,5 +80,5 @@ def test_every_exercise_and_prediction_has_its_lesson() -> None:
         named = {name for name, exercise in all_exercises().items() if exercise.lesson == number}
         assert {exercise_of(cell) for cell in cells(lesson)} - {""} == named != set()
         assert all(f'course.check("{name}", {name})' in source for name in named)
-    asked = "".join(sources.values())
-    assert all(f'"{name}"' in asked for name in all_predictions())
+    text = "".join(sources.values())
+    assert all(f'"{name}"' in text for name in all_predictions())

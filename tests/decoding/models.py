@@ -1,4 +1,4 @@
-"""Untrained models with weights so large that what they draft and what they mean differ."""
+"""Untrained models with weights so large that their drafts differ from their predictions."""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ from .models import DRAFTING, random_model
 
 
 def drafting(policy: Adaptive, acceptance, tokens: int, seed: int = 0) -> tuple[list[int], float]:
-    """Lengths chosen while so many tokens are made, and passes spent; `acceptance` is a function of tokens made."""
-    rng, made, spent, lengths = np.random.default_rng(seed), 0, 0.0, []
-    while made < tokens:
+    """Return the lengths chosen and the passes spent; `acceptance` is a function of the tokens so far."""
+    rng, result, spent, lengths = np.random.default_rng(seed), 0, 0.0, []
+    while result < tokens:
         lengths.append(policy.length())
-        kept = int((rng.random(lengths[-1]) < acceptance(made)).cumprod().sum())
+        kept = int((rng.random(lengths[-1]) < acceptance(result)).cumprod().sum())
         policy.learn(np.array([lengths[-1]]), np.array([kept]))
-        made, spent = made + kept + 1, spent + cost(policy.costs, lengths[-1])
-    return lengths, spent / made
+        result, spent = result + kept + 1, spent + cost(policy.costs, lengths[-1])
+    return lengths, spent / result
 
 
 def cost(costs: DraftCosts, drafts):
@@ -32,7 +32,7 @@ def cost(costs: DraftCosts, drafts):
 
 
 def rates(costs: DraftCosts, acceptance: float, most: int = 16) -> np.ndarray:
-    """Tokens per pass of every fixed length, where every draft is accepted with one probability."""
+    """Return the tokens per pass of every fixed length, if every draft has the same acceptance."""
     drafts = np.arange(most + 1)
     return np.cumsum(acceptance**drafts) / cost(costs, drafts)
 
@@ -44,20 +44,20 @@ def test_chances_after_a_step():
     policy = Adaptive(DraftCosts(draft=0.1, verify=0.05), most=3)
     assert policy.chances == pytest.approx([0.9] * 3)
     policy.learn(np.array([2]), np.array([1]))
-    # One of two accepted, with 0.9 as much as two tests; that as much as three tests at each place.
+    # One of two accepted; the prior of 0.9 counts as two tests, the mean over places as three at each.
     anywhere = (1 + 2 * 0.9) / (2 + 2)
     assert policy.chances == pytest.approx([(1 + 3 * anywhere) / 4, 3 * anywhere / 4, anywhere])
 
 
-def test_drafts_after_a_rejected_draft_teach_nothing():
-    one, other = (Adaptive(DraftCosts(0.1, 0.05), most=3) for _ in range(2))
-    one.learn(np.array([3]), np.array([0]))
+def test_drafts_after_a_rejected_one_do_not_count():
+    first, other = (Adaptive(DraftCosts(0.1, 0.05), most=3) for _ in range(2))
+    first.learn(np.array([3]), np.array([0]))
     other.learn(np.array([1]), np.array([0]))
-    assert (one.chances == other.chances).all()
+    assert (first.chances == other.chances).all()
 
 
-def test_the_start_has_to_be_earned_by_all_drafts_together():
-    # Hoped for are 0.9 + 0.9^2 + ... drafts; the first alone would not pay for the start.
+def test_the_start_cost_is_shared_by_all_drafts():
+    # 0.9 + 0.9^2 + ... drafts are expected; the first alone would not pay for the start.
     assert Adaptive(DraftCosts(0.0, 0.1, start=1.0), most=3).length() == 3
     assert Adaptive(DraftCosts(0.0, 0.1, start=1.0), most=1).length() == 0
     assert Adaptive(DraftCosts(0.0, 0.1, start=3.0), most=3).length() == 0
@@ -68,18 +68,18 @@ def test_the_start_has_to_be_earned_by_all_drafts_together():
 def test_the_best_fixed_length_is_chosen(acceptance, costs):
     exact = rates(costs, acceptance)
     lengths = [drafting(Adaptive(costs), lambda _: acceptance, 500, seed)[0] for seed in range(3)]
-    # Lengths beside the best are often as good, so that it is the speed that counts.
+    # Neighbours of the best length are often as good, so the speed is compared.
     assert np.mean([exact[chosen[20:]].mean() for chosen in lengths]) > 0.97 * exact.max()
-    # Those of the first steps are not known yet.
+    # The first steps must learn the acceptance.
     assert np.mean([exact[chosen[:20]].mean() for chosen in lengths]) > 0.9 * exact.max()
 
 
 @pytest.mark.parametrize("costs", COSTS)
-def test_a_change_is_followed(costs):
-    """Faster than any one length, over text that is easy and hard in turn."""
+def test_the_length_follows_changes_in_acceptance(costs):
+    """Adaptive drafting beats every fixed length on text that is alternately easy and hard."""
     levels = (0.97, 0.3)
     _, spent = drafting(Adaptive(costs), lambda made: levels[made // 400 % 2], 2400)
-    # The same number of tokens is made in both.
+    # Both have the same number of tokens.
     fixed = 2 / sum(1 / rates(costs, level) for level in levels)
     assert 1 / spent > 0.98 * fixed.max()
 
@@ -98,13 +98,13 @@ def test_an_unlucky_step_costs_little(costs):
 
 
 def test_a_place_where_drafts_fail_is_not_reached():
-    """As in text that repeats: what follows five drafts is always a surprise."""
+    """As in repetitive text, where the token after five drafts is always a surprise."""
     policy, lengths = Adaptive(DraftCosts(0.04, 0.05, start=0.1)), []
     for _ in range(60):
         lengths.append(policy.length())
         policy.learn(np.array([lengths[-1]]), np.array([min(lengths[-1], 5)]))
     assert np.bincount(lengths).argmax() == 5
-    # It is tried again now and then.
+    # The place is still tried now and then.
     assert max(lengths[20:]) > 5
 
 
@@ -128,15 +128,15 @@ def test_a_length_that_did_not_pay_is_tried_again():
     assert policy.length() > 0
 
 
-def test_rows_teach_together():
-    together, apart = (Adaptive(DraftCosts(0.1, 0.05), most=3) for _ in range(2))
+def test_all_rows_update_the_estimates():
+    together, separate = (Adaptive(DraftCosts(0.1, 0.05), most=3) for _ in range(2))
     together.learn(np.array([3, 2, 0]), np.array([1, 2, 0]))
     for counts, kept in ((3, 1), (2, 2), (0, 0)):
-        apart.learn(np.array([counts]), np.array([kept]))
-    np.testing.assert_allclose(together.chances, apart.chances, atol=0.01)
+        separate.learn(np.array([counts]), np.array([kept]))
+    np.testing.assert_allclose(together.chances, separate.chances, atol=0.01)
 
 
-def test_a_policy_goes_on_learning_in_further_calls():
+def test_a_policy_keeps_what_it_learned_in_further_calls():
     checkpoint, policy = random_model(), Adaptive(DraftCosts(0.01, 0.01))
     prompts = np.random.default_rng(0).integers(3, size=(8, 1))
     first = speculative_generate(checkpoint, prompts, 11, draft=policy)
@@ -145,24 +145,24 @@ def test_a_policy_goes_on_learning_in_further_calls():
     assert first.draft == "adaptive"
     assert (known != policy.chances).any()
     # "adaptive" begins anew, so that a seed gives the same tokens.
-    one, other = (speculative_generate(checkpoint, prompts, 11, draft="adaptive", temperature=1.0) for _ in range(2))
-    assert (one.tokens == other.tokens).all()
+    single, other = (speculative_generate(checkpoint, prompts, 11, draft="adaptive", temperature=1.0) for _ in range(2))
+    assert (single.tokens == other.tokens).all()
 
 
 @pytest.mark.parametrize("objective", DRAFTING)
-def test_costs_of_a_model(objective):
+def test_costs_by_weights_are_near_measured_costs(objective):
     predictor = ModelPredictor(random_model(objective))
-    told, measured = DraftCosts.by_weights(predictor), measure_costs(predictor, repeats=2)
-    assert 0 < told.draft < 1
+    estimated, measured = DraftCosts.by_weights(predictor), measure_costs(predictor, repeats=2)
+    assert 0 < estimated.draft < 1
     assert measured.draft > 0
-    assert told == DraftCosts.by_weights(predictor)
-    # In a batch the weights are read once for all rows, so a further token costs more of a pass.
+    assert estimated == DraftCosts.by_weights(predictor)
+    # In a batch the weights are read once for all rows, so one more token is a larger share of a pass.
     many = DraftCosts.by_weights(predictor, rows=64)
-    assert told.verify < many.verify < 1
-    assert told.draft == many.draft
+    assert estimated.verify < many.verify < 1
+    assert estimated.draft == many.draft
 
 
-def test_what_costs_refuse():
+def test_bad_costs_are_refused():
     with pytest.raises(ValueError, match=r"draft=-1\.0 must be a cost of at least 0"):
         DraftCosts(draft=-1.0, verify=0.0)
     with pytest.raises(ValueError, match="start=nan must be a cost"):

@@ -37,21 +37,21 @@ def of_equal(one, other):
 
 @pytest.mark.parametrize("objective", DRAFTING)
 @pytest.mark.parametrize("sizes", [{}, {"kv_heads": 1, "sharing": "k=v"}], ids=["full", "lean"])
-def test_greedy_is_what_generate_gives(objective, sizes):
+def test_greedy_output_equals_generate(objective, sizes):
     checkpoint = random_model(objective, **sizes)
     for max_tokens, stop in ((1, ()), (6, ()), (40, ()), (40, (1,))):
         expected = generate(checkpoint, PROMPTS, max_tokens, stop=stop)
         for draft in (1, 3, "adaptive", Adaptive(CHEAP)):
-            made = speculative_generate(checkpoint, PROMPTS, max_tokens, draft=draft, stop=stop)
-            of_equal(made, expected)
-            counted(made)
+            generated = speculative_generate(checkpoint, PROMPTS, max_tokens, draft=draft, stop=stop)
+            of_equal(generated, expected)
+            counted(generated)
 
 
 def counted(made):
-    """Every token came of a prompt, of a draft or of a step; every draft is at one place."""
+    """Check that every token comes from a prompt, a draft or a step, and that every draft has one place."""
     came = (made.length - made.prompts).sum()
     cut = (made.length > made.prompts).sum() + made.accepted.sum() + made.steps.sum() - came
-    # An accepted stop token ends a sequence: the token its step gave besides is not wanted.
+    # After an accepted stop token, the extra token of its step is dropped.
     assert 0 <= cut <= made.stopped.sum()
     assert made.proposed.sum() == made.drafted.sum()
     assert made.kept.sum() == made.accepted.sum()
@@ -63,7 +63,7 @@ def counted(made):
 
 
 @pytest.mark.parametrize("name", ["rrxor/nextlat", "mess3/nextlat"])
-def test_greedy_of_trained_models(name):
+def test_greedy_output_of_trained_models_equals_generate(name):
     checkpoint = load(name)
     prompts = [row[: 1 + i % 6] for i, row in enumerate(checkpoint.world.sample(32, 6, seed=5).tokens)]
     expected = generate(checkpoint, prompts, 20)
@@ -71,8 +71,8 @@ def test_greedy_of_trained_models(name):
         of_equal(speculative_generate(checkpoint, prompts, 20, draft=draft), expected)
 
 
-def test_a_perfect_drafter_is_always_right():
-    """psi given the very states that the transformer will have."""
+def test_every_draft_of_a_perfect_psi_is_accepted():
+    """psi is given the states that the transformer will have."""
     checkpoint = random_model(layers=1)
     backbone = checkpoint.model.backbone
     with torch.no_grad():
@@ -81,27 +81,27 @@ def test_a_perfect_drafter_is_always_right():
             block.mlp.down.weight.zero_()
     checkpoint.model.psi.forward = lambda hidden, embedding: backbone.norm(embedding)
     for draft, temperature in itertools.product((1, 3, 5, "adaptive"), (0.0, 1.0)):
-        made = speculative_generate(checkpoint, np.array([[0], [1]]), 11, draft=draft, temperature=temperature)
-        assert (made.acceptance == 1).all()
+        generated = speculative_generate(checkpoint, np.array([[0], [1]]), 11, draft=draft, temperature=temperature)
+        assert (generated.acceptance == 1).all()
         if draft == 5:
             # The prompt's pass gives 1; then 5 drafts and 1; of the 4 that are left, 3 drafts and 1.
-            assert made.steps.tolist() == [2, 2]
-            assert made.accepted_per_step == 4
-            assert made.saved == pytest.approx(1 - 3 / 11)
-            assert made.proposed.tolist() == [4, 4, 4, 2, 2]
+            assert generated.steps.tolist() == [2, 2]
+            assert generated.accepted_per_step == 4
+            assert generated.saved == pytest.approx(1 - 3 / 11)
+            assert generated.proposed.tolist() == [4, 4, 4, 2, 2]
 
 
 def test_psi_drafts_past_the_horizon_it_was_trained_for():
     checkpoint = random_model("nextlat", horizon=1)
-    made = speculative_generate(checkpoint, PROMPTS, 8, draft=7)
-    of_equal(made, generate(checkpoint, PROMPTS, 8))
+    generated = speculative_generate(checkpoint, PROMPTS, 8, draft=7)
+    of_equal(generated, generate(checkpoint, PROMPTS, 8))
     # The first of the eight is the prompt's, and the last is every step's own.
-    assert len(made.proposed) == 6
+    assert len(generated.proposed) == 6
 
 
 @pytest.mark.parametrize("objective", DRAFTING)
-def test_drafters_predict_as_in_training(objective):
-    """Drafts' logits are those the objective's loss reads, however the states were come by."""
+def test_drafters_give_the_logits_of_training(objective):
+    """Logits of drafts equal those in the objective's loss."""
     checkpoint = random_model(objective)
     model, tokens = checkpoint.model, torch.as_tensor(np.random.default_rng(0).integers(3, size=(4, 9)))
     hidden, embed = model.backbone(tokens), model.backbone.embed(tokens)
@@ -109,7 +109,7 @@ def test_drafters_predict_as_in_training(objective):
     guess = make_drafter(ModelPredictor(checkpoint), drafter_name(ModelPredictor(checkpoint)), 4)
     guess.read(hidden[:, :2], torch.full((4,), 2))
     guess.read(hidden[:, 2:], torch.full((4,), t - 1))
-    found = [guess.begin(hidden[:, t], tokens[:, t + 1]), *(guess.go_on(tokens[:, t + i]) for i in (2, 3))]
+    result = [guess.begin(hidden[:, t], tokens[:, t + 1]), *(guess.go_on(tokens[:, t + i]) for i in (2, 3))]
     if objective == "nextlat":
         expected = [model.logits(rolled[:, t]) for rolled in model.psi.rollout(hidden, embed, 3)]
     elif objective == "mtp":
@@ -123,11 +123,11 @@ def test_drafters_predict_as_in_training(objective):
         rotation = model.backbone.geometry(4, None)[1]
         fetched = model.norm_out(window + model.fetch(model.norm_in(window), rotation, None, None, 0))
         expected = list(model.logits(fetched[:, 1:]).unbind(1))
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(result, expected)
 
 
 def own_law(predictor, prompt, n):
-    """Probability of every continuation by n tokens."""
+    """Return the probability of every continuation of n tokens."""
     size = len(predictor.world.vocabulary)
     every = np.array(list(itertools.product(range(size), repeat=n)))
     whole = np.concatenate([np.tile(prompt, (len(every), 1)), every], axis=1)
@@ -138,12 +138,12 @@ def own_law(predictor, prompt, n):
 
 
 def speculated_law(predictor, prompt, n, draft):
-    """The same of speculative decoding: a sum over every draft, every acceptance and every replacement."""
+    """Return the same for speculative decoding: a sum over all drafts, acceptances and replacements."""
     model, size = predictor.model, len(predictor.world.vocabulary)
     memory = {}
 
     def going_on(tokens):
-        """Law of what comes after the tokens, the last of which the transformer has not read."""
+        """Return the law of what follows the tokens; the transformer has not read the last of them."""
         if len(tokens) == len(prompt) + n:
             return {(): 1.0}
         if tokens not in memory:
@@ -189,40 +189,40 @@ def speculated_law(predictor, prompt, n, draft):
 @pytest.mark.parametrize("objective", DRAFTING)
 @pytest.mark.parametrize(("world", "n", "draft"), [("rrxor", 5, 3), ("mess3", 4, 2), ("rrxor", 4, 1)])
 @torch.no_grad()
-def test_the_law_is_the_models_own_by_enumeration(objective, world, n, draft):
+def test_the_distribution_equals_the_models_by_enumeration(objective, world, n, draft):
     predictor = ModelPredictor(random_model(objective, world))
     expected = own_law(predictor, (0, 1), n)
-    found = speculated_law(predictor, (0, 1), n, draft)
-    assert found.keys() == expected.keys()
-    assert sum(found.values()) == pytest.approx(1, abs=1e-12)
+    result = speculated_law(predictor, (0, 1), n, draft)
+    assert result.keys() == expected.keys()
+    assert sum(result.values()) == pytest.approx(1, abs=1e-12)
     for sequence, probability in expected.items():
-        assert found[sequence] == pytest.approx(probability, abs=1e-9)
+        assert result[sequence] == pytest.approx(probability, abs=1e-9)
 
 
 def drawn_law(checkpoint, prompt, n, rows, **options):
-    """How often every continuation is drawn, and how often it should be."""
+    """Return how often each continuation is drawn, and how often it should be."""
     size = len(checkpoint.world.vocabulary)
     prompts = np.tile(prompt, (rows, 1))
-    made = speculative_generate(checkpoint, prompts, n, **options)
-    codes = made.continuation @ size ** np.arange(n)[::-1]
+    generated = speculative_generate(checkpoint, prompts, n, **options)
+    codes = generated.continuation @ size ** np.arange(n)[::-1]
     expected = np.array(list(own_law(ModelPredictor(checkpoint), prompt, n).values()))
-    return np.bincount(codes, minlength=size**n), expected, made
+    return np.bincount(codes, minlength=size**n), expected, generated
 
 
 @pytest.mark.parametrize(
     ("objective", "draft"),
     [("nextlat", 2), ("nextlat", Adaptive(CHEAP)), ("mtp", 2), ("mtp", Adaptive(CHEAP)), ("jtp", 3)],
 )
-def test_what_is_drawn_fits_the_law(objective, draft):
+def test_samples_fit_the_models_distribution(objective, draft):
     checkpoint, rows = random_model(objective, std=0.35, layers=1, dim=8, mlp_dim=8), 10_000
-    observed, law, made = drawn_law(checkpoint, (0, 1), 4, rows, draft=draft, temperature=1.0, seed=1)
-    counted(made)
-    assert 0.02 < made.accepted.sum() / made.drafted.sum() < 0.98
+    observed, law, result = drawn_law(checkpoint, (0, 1), 4, rows, draft=draft, temperature=1.0, seed=1)
+    counted(result)
+    assert 0.02 < result.accepted.sum() / result.drafted.sum() < 0.98
     assert fit(observed, law) > 1e-3
 
 
 def fit(observed, law):
-    """Probability of a chi-squared so large, what is expected less than 5 times taken together."""
+    """Return the p-value of a chi-squared test; outcomes expected fewer than 5 times are pooled."""
     often = law * observed.sum() >= 5
     observed, law = (np.append(its[often], its[~often].sum()) for its in (observed, law))
     possible = law > 0
@@ -232,7 +232,7 @@ def fit(observed, law):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("draft", [2, "adaptive"])
-def test_a_million_draws_fit_the_law(draft, soak):
+def test_a_million_samples_fit_the_models_distribution(draft, soak):
     checkpoint = random_model("nextlat", std=0.35, layers=1, dim=8, mlp_dim=8)
     checkpoint = replace(checkpoint, model=checkpoint.model.float())
     total, rounds = 0, 10 if soak else 2
@@ -244,7 +244,7 @@ def test_a_million_draws_fit_the_law(draft, soak):
 
 
 @pytest.mark.parametrize("wrong", ["always accepted", "p instead of what is left"])
-def test_the_fit_would_show_a_wrong_law(wrong, monkeypatch):
+def test_the_fit_test_detects_a_wrong_distribution(wrong, monkeypatch):
     checkpoint = random_model("nextlat", std=0.35, layers=1, dim=8, mlp_dim=8)
     if wrong == "always accepted":
         monkeypatch.setattr(speculation, "acceptance_probs", lambda p, q, drafts: torch.ones_like(drafts).double())
@@ -254,31 +254,31 @@ def test_the_fit_would_show_a_wrong_law(wrong, monkeypatch):
     assert fit(observed, law) < 1e-6
 
 
-def test_temperature_is_the_transformers_own():
+def test_temperature_applies_to_the_transformer():
     checkpoint = random_model("nextlat", std=0.35)
-    made = speculative_generate(checkpoint, np.zeros((5_000, 2), int), 2, draft=1, temperature=0.5, seed=2)
+    generated = speculative_generate(checkpoint, np.zeros((5_000, 2), int), 2, draft=1, temperature=0.5, seed=2)
     law = ModelPredictor(checkpoint).next_token_probs(np.array([[0, 0]]))[0, -1] ** 2
-    share = np.bincount(made.continuation[:, 0], minlength=3) / 5_000
+    share = np.bincount(generated.continuation[:, 0], minlength=3) / 5_000
     np.testing.assert_allclose(share, law / law.sum(), atol=0.03)
 
 
 def test_sampling_is_seeded():
     checkpoint = random_model()
     for draft in (3, "adaptive"):
-        one, same, other = (
+        first, same, other = (
             speculative_generate(checkpoint, PROMPTS, 8, draft=draft, temperature=1.0, seed=seed) for seed in (1, 1, 2)
         )
-        of_equal(one, same)
-        assert not (one.tokens == other.tokens).all()
+        of_equal(first, same)
+        assert not (first.tokens == other.tokens).all()
 
 
-def test_adaptive_drafting_goes_by_what_drafts_cost_and_bring():
+def test_adaptive_drafting_depends_on_costs_and_acceptance():
     checkpoint = random_model()
     prompts = np.random.default_rng(0).integers(3, size=(64, 1))
 
     def drafted(**costs):
-        made = speculative_generate(checkpoint, prompts, 11, draft=Adaptive(DraftCosts(**costs)))
-        return made.drafted.sum() / made.steps.sum()
+        generated = speculative_generate(checkpoint, prompts, 11, draft=Adaptive(DraftCosts(**costs)))
+        return generated.drafted.sum() / generated.steps.sum()
 
     assert drafted(draft=50.0, verify=0.0) == 0
     assert drafted(draft=0.0, verify=50.0) == 0
@@ -286,14 +286,14 @@ def test_adaptive_drafting_goes_by_what_drafts_cost_and_bring():
     assert free > dear > 0
 
 
-def test_results_show_themselves():
-    made = speculative_generate(random_model(), PROMPTS, 8, draft=2)
-    frame = made.to_frame()
+def test_results_have_a_table_and_html():
+    generated = speculative_generate(random_model(), PROMPTS, 8, draft=2)
+    frame = generated.to_frame()
     assert frame["place"].tolist() == [1, 2]
     np.testing.assert_allclose(frame["acceptance"], frame["accepted"] / frame["proposed"])
     np.testing.assert_allclose(frame["given_before"], frame["accepted"] / frame["tested"])
-    assert "psi, 2 tokens" in repr(made)
-    assert "passes saved" in made._repr_html_()
+    assert "psi, 2 tokens" in repr(generated)
+    assert "passes saved" in generated._repr_html_()
     nothing = speculative_generate(random_model(), PROMPTS, 0)
     assert (nothing.saved, nothing.accepted_per_step, len(nothing.to_frame())) == (0, 0, 0)
 
@@ -316,16 +316,16 @@ def test_results_show_themselves():
         ("nextlat", {"temperature": -0.1}, "temperature=-0.1"),
     ],
 )
-def test_what_cannot_be_drafted(objective, options, message):
+def test_bad_input_is_refused(objective, options, message):
     with pytest.raises(ValueError, match=message):
         speculative_generate(random_model(objective), PROMPTS, 4, **options)
 
 
-def test_a_world_drafts_nothing():
+def test_a_world_has_no_drafter():
     with pytest.raises(ValueError, match="is not a trained model"):
         speculative_generate(WorldPredictor(worlds.get("mess3")), PROMPTS, 4)
 
 
-def test_drafters_are_named_after_what_they_are():
+def test_drafter_names():
     for name, (kind, _) in DRAFTERS.items():
         assert drafter_name(ModelPredictor(random_model(kind.name)), name) == name

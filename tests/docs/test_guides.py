@@ -13,11 +13,11 @@ from nextlat_viz.analysis import measure
 from nextlat_viz.figures.export import browser
 
 DOCS = Path(__file__).parents[2] / "docs"
-# The gallery is longer than all guides together: building the site runs it.
+# The gallery takes longer than all guides together, so only building the site runs it.
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if path.name != "gallery.md" and cells.code(path)]
 
 
-def test_there_are_pages_with_cells() -> None:
+def test_pages_with_cells_exist() -> None:
     assert {"index.md", "quickstart.md", "own_world.md"} <= {path.name for path in PAGES}
 
 

@@ -1,4 +1,4 @@
-"""Figures of a paper: whole figures with letters, as wide as a venue's column, legible there."""
+"""Figures of a paper: parts with letters, as wide as a venue's column, and legible."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def side_by_side(n: int) -> go.Figure:
 
 
 def texts(figure: go.Figure) -> str:
-    return " ".join(item.text for item in figure.layout.annotations)
+    return " ".join(note.text for note in figure.layout.annotations)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -50,14 +50,14 @@ def test_a_figure_is_as_wide_as_its_venue_with_text_that_can_be_read(size: str) 
     paper = figures.compose([lines("a", "b"), cloud(50)], width=size)
     assert (paper.layout.width, paper.layout.meta["inches"]) == (SIZES[size]["width"], SIZES[size]["inches"])
     # plotly's default is 12 pixels.
-    sizes = [paper.layout.font.size or 12, *(item.font.size or 12 for item in paper.layout.annotations)]
+    sizes = [paper.layout.font.size or 12, *(note.font.size or 12 for note in paper.layout.annotations)]
     sizes += [part.tickfont.size or 11 for part in (*paper.select_xaxes(), *paper.select_yaxes())]
     assert min(sizes) * POINTS[size] >= 6
     assert max(sizes) * POINTS[size] <= 24.01
     assert paper.layout.paper_bgcolor == "white"
 
 
-def test_parts_have_letters_and_keep_to_their_places() -> None:
+def test_parts_have_letters_and_do_not_overlap() -> None:
     paper = figures.compose([lines("a", "b"), cloud(50), side_by_side(2)], width="text", columns=2)
     assert [mark in texts(paper) for mark in ("(a)", "(b)", "(c)", "(d)")] == [True, True, True, False]
     places = [tuple(axis.domain) for axis in paper.select_xaxes()]
@@ -75,8 +75,8 @@ def test_parts_have_letters_and_keep_to_their_places() -> None:
 
 def test_few_lines_are_named_at_their_ends_and_marks_in_a_line_below() -> None:
     named = figures.compose([lines("next-token", "NextLat")], width="column")
-    assert {item.text for item in named.layout.annotations if item.xref == "x domain"} == {"next-token", "NextLat"}
-    heights = sorted(item.y for item in named.layout.annotations if item.xref == "x domain")
+    assert {note.text for note in named.layout.annotations if note.xref == "x domain"} == {"next-token", "NextLat"}
+    heights = sorted(note.y for note in named.layout.annotations if note.xref == "x domain")
     assert heights[1] - heights[0] > 0.05
     bars = go.Figure([go.Bar(y=[1], name="mine"), go.Bar(y=[2], name="yours", marker_pattern_shape="/")])
     assert "■</span> mine" in texts(figures.compose([bars], width="column"))
@@ -105,7 +105,7 @@ def names_of_corners() -> go.Figure:
 @pytest.mark.parametrize("width", [None, "column"])
 def test_names_of_corners_stay_inside_their_view(width: str | None) -> None:
     paper = figures.compose([names_of_corners()], width=width)
-    above, below, left = (item for item in paper.layout.annotations if item.text == "start")
+    above, below, left = (note for note in paper.layout.annotations if note.text == "start")
     assert (above.yref, above.y, above.yanchor, above.yshift) == ("y domain", 1, "top", 0)
     assert (below.yref, below.y, below.yanchor, below.yshift) == ("y domain", 0, "bottom", 0)
     assert (left.yref, left.y, left.xanchor) == ("y", 0.5, "left")
@@ -125,14 +125,14 @@ def test_views_side_by_side_get_a_wider_column_where_a_single_view_can_still_be_
     assert starts[-1] - starts[0] == pytest.approx(0.5, abs=0.1)
 
 
-def test_no_room_is_left_where_the_legend_was() -> None:
+def test_the_room_of_the_legend_is_removed() -> None:
     paper = figures.compose([bars_with_legend_row(), bars_with_legend_row()], width="column", columns=1)
     tops = [(1 - axis.domain[1]) * paper.layout.height for axis in paper.select_yaxes()]
     # Two lines of a heading, and 11 pixels around them.
     assert tops[0] == pytest.approx(2 * 12 * 1.3 + 11, abs=2)
 
 
-def test_a_heading_at_the_left_edge_has_the_room_beside_the_axis_too() -> None:
+def test_a_heading_at_the_left_edge_may_extend_over_the_axis() -> None:
     text = "Next token after position 6 of all"
     layout = Layout()
     layout.view([0.0, 1.0], [0.0, 1.0], title=text)
@@ -141,7 +141,7 @@ def test_a_heading_at_the_left_edge_has_the_room_beside_the_axis_too() -> None:
     assert texts(paper).count(text) == 2
 
 
-def test_views_that_are_too_narrow_stand_in_rows() -> None:
+def test_views_that_are_too_narrow_are_stacked() -> None:
     paper = figures.compose([side_by_side(4)], width="column")
     assert len({round(axis.domain[1], 3) for axis in paper.select_yaxes()}) == 2
     assert all((axis.domain[1] - axis.domain[0]) * 374 > 90 for axis in paper.select_xaxes())
@@ -165,7 +165,7 @@ def test_colours_of_another_page_become_dark_on_white() -> None:
     assert on_paper(figure).data[0].marker.color == ("#2b2f36", "#123456")
 
 
-def test_what_cannot_be_composed_is_refused() -> None:
+def test_bad_parts_are_refused() -> None:
     with pytest.raises(ValueError, match="figures is empty"):
         figures.compose([])
     with pytest.raises(TypeError, match=r"write \[figure\]"):
@@ -230,16 +230,16 @@ def test_a_part_is_not_stretched_to_the_rows_of_the_part_beside_it() -> None:
     assert size(pair)[1] == pytest.approx(size(alone)[1], rel=0.02)
 
 
-def test_a_title_stands_close_to_the_headings_below_it() -> None:
+def test_a_title_is_close_to_the_headings_below_it() -> None:
     paper = figures.compose([lines("a", "b").update_layout(margin_t=160)], width="column")
     assert (1 - paper.layout.yaxis.domain[1]) * paper.layout.height < 40
 
 
-def test_a_few_words_are_the_heading_of_a_part_and_many_stay_below_it() -> None:
+def test_short_titles_become_headings_and_long_ones_stay_below() -> None:
     for words, below in ((["one line"], False), ([f"line {i}" for i in range(9)], True)):
         part = with_words(cloud(5).update_layout(width=400, height=300), words, 400)
         paper = figures.compose([part, cloud(5)], width="text")
-        (item,) = (item for item in paper.layout.annotations if words[0] in item.text)
+        (item,) = (note for note in paper.layout.annotations if words[0] in note.text)
         assert (item.yanchor == "top", "(a)" in item.text) == (below, not below)
 
 
@@ -256,7 +256,7 @@ def test_files_have_the_venues_width_and_their_text(tmp_path: Path) -> None:
     assert box is not None
     assert float(box[1]) / 72 == pytest.approx(3.25, rel=0.01)
     assert pdf.count(b"/ToUnicode") >= 1
-    # Drawn from the corner of the page on: with a margin it would be smaller, and cut at the bottom.
+    # Drawn from the corner of the page: with a margin it would be smaller, and cut off at the bottom.
     contents = [
         zlib.decompressobj().decompress(part)
         for part in re.findall(rb"FlateDecode.*?stream\r?\n(.*?)endstream", pdf, re.S)
@@ -268,7 +268,7 @@ def test_files_have_the_venues_width_and_their_text(tmp_path: Path) -> None:
     assert float(wide[1]) / 96 == pytest.approx(3.25, rel=0.01)
     text = svg.decode()
     assert "NextLat</text>" in text
-    # The points of the cloud are an image, a layer each for those in front and behind; axes and lines are not.
+    # The points of the cloud are two images, for those in front and behind; axes and lines are not images.
     assert 1 <= text.count("<image") <= 3
     assert text.count("<path") < MOST_VECTOR
     assert len(svg) < 2_000_000

@@ -1,4 +1,4 @@
-"""What holds for every public figure: the same bytes again, named axes, and looks that need no colour."""
+"""Properties of every public figure: reproducible bytes, axes with titles, readable without colour."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.synthetic import make_latents
 HELPERS = {"color_options", "figure_caption", "for_print", "one_browser", "print_options", "provenance_of"}
 HELPERS |= {"contact_sheet", "template", "write_figure"}
 NAMES = ("next-token", "NextLat")
-# Of two colours that stand for models, or for one of five states, in CIE 1976 L*a*b*; 2.3 can just be told apart.
+# Least distance of two colours of models, or of five states, in CIE 1976 L*a*b*; 2.3 is just noticeable.
 LEAST_DISTANCE = 10.0
 # Machado, Oliveira & Fernandes 2009, severity 1, for linear RGB.
 BLINDNESS = {
@@ -52,11 +52,11 @@ def _latents() -> list[Any]:
 
 
 def _probes() -> list[Any]:
-    return [analysis.probe(one, n_bootstrap=10) for one in _latents()]
+    return [analysis.probe(table, n_bootstrap=10) for table in _latents()]
 
 
 def _clouds() -> Any:
-    return figures.clouds(_latents(), [{"pca": analysis.project(one, "pca")} for one in _latents()], _probes())
+    return figures.clouds(_latents(), [{"pca": analysis.project(table, "pca")} for table in _latents()], _probes())
 
 
 def _runs(by: dict[str, tuple[Any, ...]], **more: Any) -> pd.DataFrame:
@@ -80,18 +80,18 @@ def _shipped() -> tuple[Any, Any, Any]:
 
 
 def _injection() -> Any:
-    one = inject(*_shipped(), 25, [0.1, 0.8, 0.1], steps=3)
-    return figures.injection_figure(dict.fromkeys(NAMES, one))
+    injection = inject(*_shipped(), 25, [0.1, 0.8, 0.1], steps=3)
+    return figures.injection_figure(dict.fromkeys(NAMES, injection))
 
 
 def _look_ahead() -> Any:
-    one = look_ahead(*_shipped()[:2], 2, 4, steps=4)
-    return figures.look_ahead_path(dict.fromkeys(NAMES, (one, lambda hidden: hidden[:, :2])), axes=("PCA 1", "PCA 2"))
+    ahead = look_ahead(*_shipped()[:2], 2, 4, steps=4)
+    return figures.look_ahead_path(dict.fromkeys(NAMES, (ahead, lambda hidden: hidden[:, :2])), axes=("PCA 1", "PCA 2"))
 
 
 def _overview() -> Any:
-    by_site, by_position = [analysis.probe_sites(one) for one in _latents()], []
-    by_position = [analysis.probe_positions(one, probe) for one, probe in zip(_latents(), _probes(), strict=True)]
+    by_site, by_position = [analysis.probe_sites(table) for table in _latents()], []
+    by_position = [analysis.probe_positions(table, probe) for table, probe in zip(_latents(), _probes(), strict=True)]
     return figures.probe_overview(_probes(), by_site, by_position)
 
 
@@ -102,13 +102,13 @@ def _reconstruction() -> Any:
 
 
 def _trajectories() -> Any:
-    paths = [analysis.read_trajectory(one, probe, 4) for one, probe in zip(_latents(), _probes(), strict=True)]
+    paths = [analysis.read_trajectory(table, probe, 4) for table, probe in zip(_latents(), _probes(), strict=True)]
     return figures.trajectories(_latents(), paths, 3)
 
 
 def _prediction() -> Any:
-    one = Prediction(("a", "b"), np.array([0.25, 0.75]), np.array([0.5, 0.5]), "x", 1, 3)
-    return figures.prediction_bars(dict.fromkeys(NAMES, one))
+    shown = Prediction(("a", "b"), np.array([0.25, 0.75]), np.array([0.5, 0.5]), "x", 1, 3)
+    return figures.prediction_bars(dict.fromkeys(NAMES, shown))
 
 
 def _curves() -> Any:
@@ -122,7 +122,7 @@ def _training() -> Any:
 
 
 def _clouds_over_training() -> Any:
-    start, end = (analysis.project(one, "pca") for one in _latents())
+    start, end = (analysis.project(table, "pca") for table in _latents())
     planes = {0: start, 200: "not there", 400: analysis.aligned([start, end])[1]}
     return figures.clouds_over_training(dict.fromkeys(NAMES, planes), _latents()[0], step=400)
 
@@ -149,7 +149,7 @@ def _maps() -> Any:
 def _string() -> Any:
     checkpoint, _, probe = _shipped()
     reading, original = (read_string([checkpoint] * 2, text, labels=NAMES) for text in ("abcab", "abbab"))
-    paths = [{label: one.path(label, [probe]) for label in NAMES} for one in (reading, original)]
+    paths = [{label: item.path(label, [probe]) for label in NAMES} for item in (reading, original)]
     return figures.string_figure(reading, 3, original=original, paths=paths[0], original_paths=paths[1])
 
 
@@ -178,7 +178,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "training_curves": _training,
     "trajectories": _trajectories,
 }
-# Pictures of a plane, whose axes have no numbers and say in words what they are.
+# Pictures of a plane, whose axes have no numbers and are described in words.
 PLANES = {"clouds", "clouds_over_training", "compose", "maps_side_by_side", "reconstruction", "thinking_boards"}
 SAID = {
     "claims_figure": ["R²"], "headline_curves": ["training step", "training compute"],
@@ -213,7 +213,7 @@ def entries(value: Any) -> Any:
 
 @pytest.mark.parametrize("name", CASES)
 def test_plotly_knows_every_entry(name: str) -> None:
-    """Figures are made without plotly's check; what is changed in them later is checked."""
+    """Figures are made without plotly's checks, which apply to later changes."""
     figure = drawn(name)
     assert entries(json.loads(go.Figure(figure.to_dict()).to_json())) == entries(json.loads(figure.to_json()))
     for change in ({"heigth": 300}, {"height": "tall"}, {"xaxis": {"colour": "red"}}):
@@ -224,15 +224,15 @@ def test_plotly_knows_every_entry(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_input_gives_the_same_bytes_in_another_process() -> None:
+def test_figures_are_the_same_bytes_in_another_process() -> None:
     code = "from tests.figures.test_every_figure import CASES, digest\nfor name in CASES: print(name, digest(name))"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert dict(line.split() for line in found.stdout.splitlines()) == {name: digest(name) for name in CASES}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert dict(line.split() for line in result.stdout.splitlines()) == {name: digest(name) for name in CASES}
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in PLANES])
-def test_axes_say_what_they_are_with_their_units(name: str) -> None:
+def test_axes_have_titles_with_units(name: str) -> None:
     layout = drawn(name).layout
     titles = [layout[axis].title.text or "" for axis in layout if axis.startswith(("xaxis", "yaxis"))]
     assert any(titles)
@@ -241,7 +241,7 @@ def test_axes_say_what_they_are_with_their_units(name: str) -> None:
 
 
 def look(trace: Any) -> tuple[Any, ...]:
-    """What a trace looks like without its colour."""
+    """Return the looks of a trace except its colour."""
     if trace.type == "bar":
         return ("bar", trace.marker.pattern.shape, trace.marker.color == "rgba(0,0,0,0)")
     lines, marks = "lines" in (trace.mode or ""), "markers" in (trace.mode or "")
@@ -250,22 +250,22 @@ def look(trace: Any) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in {"clouds", "every_seed"}])
-def test_models_are_told_apart_without_colour(name: str) -> None:
+def test_models_differ_without_colour(name: str) -> None:
     views: dict[Any, dict[str, set[Any]]] = {}
     for trace in drawn(name).data:
         if trace.name and trace.type in ("bar", "scatter") and trace.name in NAMES:
             views.setdefault((trace.xaxis, trace.yaxis), {}).setdefault(trace.name, set()).add(look(trace))
     for its in views.values():
-        for one, other in itertools.combinations(its.values(), 2):
-            assert not one & other
+        for item, other in itertools.combinations(its.values(), 2):
+            assert not item & other
 
 
 def lab(color: str, blindness: str) -> np.ndarray:
     parts = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-    seen = np.clip(np.asarray(BLINDNESS[blindness]) @ linear, 0, 1)
+    simulated = np.clip(np.asarray(BLINDNESS[blindness]) @ linear, 0, 1)
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-    x, y, z = np.cbrt(to_xyz @ seen / to_xyz.sum(axis=1))
+    x, y, z = np.cbrt(to_xyz @ simulated / to_xyz.sum(axis=1))
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
@@ -273,19 +273,19 @@ def lab(color: str, blindness: str) -> np.ndarray:
 @pytest.mark.parametrize("palette", [CATEGORICAL[:DISTINCT], tuple(themes.MODELS.values())[:2]])
 def test_colours_differ_to_the_colour_blind(blindness: str, palette: tuple[str, ...]) -> None:
     places = [lab(color, blindness) for color in palette]
-    for one, other in itertools.combinations(places, 2):
-        assert np.linalg.norm(one - other) >= LEAST_DISTANCE
+    for item, other in itertools.combinations(places, 2):
+        assert np.linalg.norm(item - other) >= LEAST_DISTANCE
 
 
 @pytest.mark.parametrize("n", range(2, DISTINCT + 1))
 def test_classes_differ_in_greyscale(n: int) -> None:
-    # As a printer mixes grey, in 256 steps, and as lightness is seen, in 100.
+    # Grey in 256 steps, as printed, and perceived lightness in 100.
     colors = themes.categorical_colors(n)
     mixed = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in colors])
     printed = sorted(mixed @ [0.299, 0.587, 0.114])
-    seen = sorted(lab(color, "none")[0] for color in colors)
+    lightness = sorted(lab(color, "none")[0] for color in colors)
     assert np.diff(printed).min() >= (20 if n < DISTINCT else 15)
-    assert np.diff(seen).min() >= 7
+    assert np.diff(lightness).min() >= 7
 
 
 @pytest.mark.parametrize("n", [DISTINCT + 1, 12, 24])

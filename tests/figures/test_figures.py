@@ -1,4 +1,4 @@
-"""What is in a figure: its traces, numbers, words and colours."""
+"""Figures: their traces, numbers, words and colours."""
 
 from __future__ import annotations
 
@@ -33,17 +33,19 @@ def latents() -> list[AnnData]:
 
 @pytest.fixture(scope="module")
 def probes(latents: list[AnnData]) -> list[Any]:
-    return [analysis.probe(one, untrained=make_latents(label="untrained", n=N, length=LENGTH)) for one in latents]
+    return [analysis.probe(table, untrained=make_latents(label="untrained", n=N, length=LENGTH)) for table in latents]
 
 
 @pytest.fixture(scope="module")
 def planes(latents: list[AnnData]) -> list[dict[str, Any]]:
-    return [{"pca": analysis.project(one, "pca"), "umap": "being <i>computed</i>"} for one in latents]
+    return [{"pca": analysis.project(table, "pca"), "umap": "being <i>computed</i>"} for table in latents]
 
 
 def having(figure: Any, role: str, **meta: Any) -> list[Any]:
     return [
-        one for one in figure.data if (one.meta or {}).get("role") == role and meta.items() <= (one.meta or {}).items()
+        trace
+        for trace in figure.data
+        if (trace.meta or {}).get("role") == role and meta.items() <= (trace.meta or {}).items()
     ]
 
 
@@ -68,13 +70,13 @@ def test_clouds_draw_every_row_of_every_model(latents: list[AnnData], planes: An
         world: Any = world_of(latents[i])
         truth = world.belief_coordinates(latents[i].obsm["belief"])
         assert len(exact.x) == len(np.unique(truth.round(6) + 0.0, axis=0))
-    said = texts(figure)
-    assert said.count("being &lt;i&gt;computed&lt;/i&gt;") == 2
-    belief_title = next(text for text in said if scores(probes[1])[1] in text)
+    words = texts(figure)
+    assert words.count("being &lt;i&gt;computed&lt;/i&gt;") == 2
+    belief_title = next(text for text in words if scores(probes[1])[1] in text)
     assert f"held-out R² <b>{probes[1].score:.2f}</b><br>shuffled " in belief_title
     assert "read by a linear probe</b><br>" in belief_title
-    assert any(text.startswith("<b>PCA</b><br>") and "% of the variance<br>trustworthiness " in text for text in said)
-    assert {"<b>next-token</b>", "<b>NextLat</b>"} <= set(said)
+    assert any(text.startswith("<b>PCA</b><br>") and "% of the variance<br>trustworthiness " in text for text in words)
+    assert {"<b>next-token</b>", "<b>NextLat</b>"} <= set(words)
 
 
 def test_belief_views_of_all_models_have_one_scale(latents: list[AnnData], planes: Any, probes: Any) -> None:
@@ -95,7 +97,7 @@ def test_clouds_of_some_rows(latents: list[AnnData], planes: Any, probes: Any) -
     np.testing.assert_allclose(pca.x, planes[0]["pca"].coordinates[rows, 0])
     assert pca.selectedpoints == (1,)
     assert pca.hovertext[0] == describer(latents[0])(8)
-    some = figures.clouds(latents, [{"pca": analysis.project(one, "pca", rows=rows)} for one in latents], rows=rows)
+    some = figures.clouds(latents, [{"pca": analysis.project(table, "pca", rows=rows)} for table in latents], rows=rows)
     assert len(having(some, "points")) == 2
     mask = np.isin(np.arange(latents[0].n_obs), rows)
     same = figures.clouds(latents, planes, probes, "position", rows=mask, selection=[0, 9])
@@ -104,7 +106,7 @@ def test_clouds_of_some_rows(latents: list[AnnData], planes: Any, probes: Any) -
         figures.clouds(latents, planes, selection=[-1])
 
 
-def test_clouds_refuse_what_does_not_fit(latents: list[AnnData], planes: Any) -> None:
+def test_clouds_refuse_mismatched_input(latents: list[AnnData], planes: Any) -> None:
     with pytest.raises(ValueError, match="latents is empty"):
         figures.clouds([], [])
     with pytest.raises(ValueError, match="need as many projections"):
@@ -113,15 +115,15 @@ def test_clouds_refuse_what_does_not_fit(latents: list[AnnData], planes: Any) ->
         figures.clouds([latents[0], make_latents(n=5, length=LENGTH)], planes)
 
 
-def test_a_score_is_said_beside_its_controls(probes: Any) -> None:
-    said = ", ".join(scores(probes[1]))
-    assert said.startswith(f"R² {probes[1].score:.2f}, shuffled ")
-    assert f"untrained {probes[1].untrained:.2f}".replace("-", "−") in said
-    assert "-0.00" not in said
-    assert "−0.00" not in said
+def test_scores_are_shown_with_their_controls(probes: Any) -> None:
+    text = ", ".join(scores(probes[1]))
+    assert text.startswith(f"R² {probes[1].score:.2f}, shuffled ")
+    assert f"untrained {probes[1].untrained:.2f}".replace("-", "−") in text
+    assert "-0.00" not in text
+    assert "−0.00" not in text
 
 
-def test_names_get_bands_and_what_is_missing_is_grey(latents: list[AnnData]) -> None:
+def test_classes_get_bands_and_missing_values_are_grey(latents: list[AnnData]) -> None:
     paint = coloring(latents[0], "state")
     names = list(latents[0].obs["state"].cat.categories)
     assert paint.key is not None
@@ -170,7 +172,7 @@ def test_a_belief_over_three_is_mixed() -> None:
     ]
 
 
-def test_an_unknown_colour_names_the_nearest(latents: list[AnnData]) -> None:
+def test_an_unknown_colour_suggests_the_nearest(latents: list[AnnData]) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown colour 'positon'. Did you mean 'position'"):
         coloring(latents[0], "positon")
     with pytest.raises(UnknownNameError, match="unknown state 'Q'"):
@@ -179,10 +181,10 @@ def test_an_unknown_colour_names_the_nearest(latents: list[AnnData]) -> None:
         coloring(latents[0], "belief")
 
 
-def test_hover_tells_what_was_read(latents: list[AnnData]) -> None:
-    said = describer(latents[0])(2)
+def test_hover_shows_the_tokens_read(latents: list[AnnData]) -> None:
+    text = describer(latents[0])(2)
     tokens = " ".join(latents[0].obs["token"].iloc[:3])
-    assert said == f"read {tokens}<br>episode 0, position 3<br>true state {latents[0].obs['state'].iloc[2]}"
+    assert text == f"read {tokens}<br>episode 0, position 3<br>true state {latents[0].obs['state'].iloc[2]}"
     assert prefix(np.array([0, -1]), ["a"]) == "a ?"
     assert prefix(np.zeros(30, dtype=int), ["a"]).startswith("… a")
 
@@ -211,17 +213,17 @@ def contrast(one: str, other: str) -> float:
     ("theme", "pages", "least"),
     [("light", ["#ffffff"], 7), ("dark", ["#111111"], 7), ("auto", ["#ffffff", "#111111"], 4.2)],
 )
-def test_text_can_be_read(theme: Any, pages: Sequence[str], least: float) -> None:
+def test_text_has_contrast(theme: Any, pages: Sequence[str], least: float) -> None:
     assert all(contrast(themes.ink(theme), page) >= least for page in pages)
 
 
-def test_an_unknown_theme() -> None:
+def test_an_unknown_theme_is_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown theme 'drak'. Did you mean 'dark'"):
-        # Past the annotations, which only these tests check.
+        # Unwrapped, because only these tests check annotations.
         inspect.unwrap(themes.template)("drak")  # type: ignore[arg-type]
 
 
-def test_a_model_has_its_colour_whatever_stands_beside_it() -> None:
+def test_a_model_keeps_its_colour_beside_other_models() -> None:
     assert themes.model_colors(["NextLat"]) == ["#0072B2"]
     assert themes.model_colors(["MTP", "NextLat", "next-token"]) == ["#009E73", "#0072B2", "#D55E00"]
     many = themes.model_colors(["next-token", "next-token, seed1", "x", "NextLat"])
@@ -235,10 +237,10 @@ def test_nothing_in_the_page_uploads() -> None:
 
 
 def test_probe_overview(latents: list[AnnData], probes: Any) -> None:
-    by_site = [analysis.probe_sites(one) for one in latents]
-    by_position = [analysis.probe_positions(one, probe) for one, probe in zip(latents, probes, strict=True)]
+    by_site = [analysis.probe_sites(table) for table in latents]
+    by_position = [analysis.probe_positions(table, probe) for table, probe in zip(latents, probes, strict=True)]
     figure = figures.probe_overview(probes, by_site, by_position, site="block0")
-    scores = [one for one in having(figure, "score", model=1) if one.name == "NextLat"]
+    scores = [trace for trace in having(figure, "score", model=1) if trace.name == "NextLat"]
     assert scores[0].x == (probes[1].score,)
     low, high = probes[1].interval
     assert scores[0].error_x.array[0] == pytest.approx(high - probes[1].score)
@@ -262,15 +264,15 @@ def test_probe_overview_of_names_and_bad_input(latents: list[AnnData], probes: A
 
 
 def test_trajectories(latents: list[AnnData], probes: Any) -> None:
-    paths = [analysis.read_trajectory(one, probe, 4) for one, probe in zip(latents, probes, strict=True)]
+    paths = [analysis.read_trajectory(table, probe, 4) for table, probe in zip(latents, probes, strict=True)]
     figure = figures.trajectories(latents, paths, 3, selection=[2])
     drawn = having(figure, "path")
-    assert [one.name for one in drawn] == ["exact", "next-token", "NextLat"]
+    assert [trace.name for trace in drawn] == ["exact", "next-token", "NextLat"]
     np.testing.assert_allclose(drawn[0].x, paths[0].exact_coordinates[:, 0])
     np.testing.assert_allclose(drawn[2].y, paths[1].coordinates[:, 1])
-    assert [len(one.x) for one in having(figure, "cursor")] == [1] * 3
+    assert [len(trace.x) for trace in having(figure, "cursor")] == [1] * 3
     # The oldest steps, later ones, and the newest, which ends in an arrow head.
-    assert [len(one.x) for one in having(figure, "trail")] == [0, 2, 2] * 3
+    assert [len(trace.x) for trace in having(figure, "trail")] == [0, 2, 2] * 3
     assert having(figure, "trail")[-1].marker.size[-1] > 0
     np.testing.assert_allclose(having(figure, "error")[1].y, paths[1].distance)
     exact, *own = having(figure, "next")
@@ -284,7 +286,7 @@ def test_trajectories(latents: list[AnnData], probes: Any) -> None:
     assert figure.layout.shapes[0].x0 == 3
 
 
-def test_a_string_has_whole_positions() -> None:
+def test_string_figure_refuses_bad_positions() -> None:
     reading = read_string("rrxor/nextlat", "0 1 1")
     for position in (1.5, True, -1):
         with pytest.raises(ValueError, match=f"position={position} must be"):
@@ -293,8 +295,8 @@ def test_a_string_has_whole_positions() -> None:
         figures.string_figure(reading, 4)
 
 
-def test_trajectories_refuse_what_does_not_fit(latents: list[AnnData], probes: Any) -> None:
-    paths = [analysis.read_trajectory(one, probe, 4) for one, probe in zip(latents, probes, strict=True)]
+def test_trajectories_refuse_mismatched_input(latents: list[AnnData], probes: Any) -> None:
+    paths = [analysis.read_trajectory(table, probe, 4) for table, probe in zip(latents, probes, strict=True)]
     with pytest.raises(ValueError, match="position=99: episode 4 has positions 1 to 8"):
         figures.trajectories(latents, paths, 99)
     with pytest.raises(ValueError, match="one path per table"):
@@ -309,38 +311,40 @@ def seeds() -> pd.DataFrame:
          "belief_r2": rng.uniform(0.5, 1), "belief_r2_shuffled": 0.0, "belief_r2_untrained": 0.3}
         for world in ("rrxor", "mess3") for objective in ("next_token", "nextlat", "<own>") for seed in range(3)
     ]  # fmt: skip
-    # A seed that failed stays in sight.
+    # A seed that failed is still drawn.
     rows[4]["belief_r2"] = -0.4
     return pd.DataFrame(rows)
 
 
 def test_every_seed_shows_every_row(seeds: pd.DataFrame) -> None:
     figure = figures.every_seed(seeds)
-    read = np.concatenate([one.x for one in figure.data if one.name == "R²"])
-    above = np.concatenate([one.x for one in figure.data if one.name == "above the floor"])
+    read = np.concatenate([trace.x for trace in figure.data if trace.name == "R²"])
+    above = np.concatenate([trace.x for trace in figure.data if trace.name == "above the floor"])
     np.testing.assert_allclose(read, seeds["belief_r2"])
     np.testing.assert_allclose(above, seeds["loss"] - seeds["floor"])
     for name, column in (("shuffled labels", "belief_r2_shuffled"), ("untrained model", "belief_r2_untrained")):
-        np.testing.assert_allclose(np.concatenate([one.x for one in figure.data if one.name == name]), seeds[column])
-    means = [one.x[0] for one in figure.data if one.name == "mean over seeds"]
+        np.testing.assert_allclose(
+            np.concatenate([trace.x for trace in figure.data if trace.name == name]), seeds[column]
+        )
+    means = [trace.x[0] for trace in figure.data if trace.name == "mean over seeds"]
     assert len(means) == 12
     assert means[1] == pytest.approx(seeds["loss"][3:6].mean() - 0.5)
     assert texts(figure) == ["<b>rrxor</b>", "<b>mess3</b>"]
     assert list(figure.layout.yaxis.ticktext) == ["<b>next-token</b>", "<b>NextLat</b>", "<b>&lt;own&gt;</b>"]
 
 
-def test_every_seed_wants_its_columns(seeds: pd.DataFrame) -> None:
+def test_every_seed_refuses_missing_columns(seeds: pd.DataFrame) -> None:
     with pytest.raises(UnknownNameError, match="unknown column of the table of seeds 'floor'"):
         figures.every_seed(seeds.drop(columns="floor"))
 
 
-def test_loss_curves_lie_over_their_floor() -> None:
+def test_loss_curves_are_drawn_with_their_floor() -> None:
     steps = np.arange(100, 500, 100)
     table = pd.DataFrame({"step": steps, "loss": 0.6 - steps / 1e4, "floor": 0.5})
     figure = figures.loss_curves({"<x>": table, "NextLat": table.assign(floor=0.4)}, title="A <b>", log_steps=True)
-    assert [one.name for one in figure.data] == ["&lt;x&gt;", "NextLat", *["Bayes floor"] * 2]
-    assert [tuple(one.y) for one in figure.data[2:]] == [(0.4, 0.4), (0.5, 0.5)]
-    assert [one.showlegend for one in figure.data[2:]] == [True, False]
+    assert [trace.name for trace in figure.data] == ["&lt;x&gt;", "NextLat", *["Bayes floor"] * 2]
+    assert [tuple(trace.y) for trace in figure.data[2:]] == [(0.4, 0.4), (0.5, 0.5)]
+    assert [trace.showlegend for trace in figure.data[2:]] == [True, False]
     assert tuple(figure.data[2].x) == (100, 400)
     assert figure.data[1].line.color == themes.MODELS["nextlat"]
     assert figure.layout.title.text == "A &lt;b&gt;"
@@ -354,10 +358,12 @@ def test_loss_curves_lie_over_their_floor() -> None:
 def test_training_curves_mark_a_step_and_need_no_floor() -> None:
     table = pd.DataFrame({"step": [0, 100, 200], "loss": [0.7, 0.6, 0.5], "accuracy": [0.1, 0.5, 0.9]})
     figure = figures.training_curves({"<x>": table, "NextLat": table[:2].drop(columns="accuracy")}, snapshots=[100])
-    roles = [(one.meta["role"], one.xaxis, tuple(one.x)) for one in figure.data if one.meta["role"] != "curve"]
+    roles = [
+        (trace.meta["role"], trace.xaxis, tuple(trace.x)) for trace in figure.data if trace.meta["role"] != "curve"
+    ]
     ends = [("snapshots", "x", (100,)), ("cursor", "x", (200,)), ("snapshots", "x", (100,)), ("cursor", "x", (100,))]
     assert roles == [*ends, ("snapshots", "x2", (100,)), ("cursor", "x2", (200,))]
-    assert [one.name for one in figure.data if one.showlegend] == ["&lt;x&gt;", "NextLat"]
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["&lt;x&gt;", "NextLat"]
     assert not figure.layout.shapes
     assert len(figures.training_curves({"x": table}, step=100).layout.shapes) == 2
     assert "xaxis2" not in figures.training_curves({"x": table[["step", "loss"]]}).layout
@@ -367,11 +373,15 @@ def test_training_curves_mark_a_step_and_need_no_floor() -> None:
 
 def test_clouds_over_training_share_their_axes_and_frame_a_step() -> None:
     tables = [make_latents(n=10, length=6), make_latents(label="next-token", n=10, length=6, noise=0.6)]
-    start, end = analysis.aligned([analysis.project(one, "pca") for one in tables])
+    start, end = analysis.aligned([analysis.project(table, "pca") for table in tables])
     figure = figures.clouds_over_training(
         {"a<b>": {0: start, 300: "…"}, "c": {0: start, 300: end}}, tables[0], step=300
     )
-    assert [(one.meta["model"], one.meta["step"]) for one in figure.data[:-1]] == [("a<b>", 0), ("c", 0), ("c", 300)]
+    assert [(trace.meta["model"], trace.meta["step"]) for trace in figure.data[:-1]] == [
+        ("a<b>", 0),
+        ("c", 0),
+        ("c", 300),
+    ]
     axes = [figure.layout[f"xaxis{i}"] for i in ("", 2, 3, 4)]
     assert len({axis.range for axis in axes}) == 1
     assert [axis.linewidth for axis in axes] == [None, 3, None, 3]
@@ -384,10 +394,10 @@ def test_long_names_are_cut_in_keys_and_hover_texts() -> None:
     table = make_latents("mess3", n=10, length=6)
     long = "\u202e" + "n" * 10_000
     table.obs["state"] = table.obs["state"].astype(str).replace({"A": long})
-    said = figures.clouds([table], [{"pca": analysis.project(table, "pca")}]).to_json()
-    assert "n" * 121 not in said
-    assert "\u202e" not in said
-    assert "\\u202e" not in said
+    text = figures.clouds([table], [{"pca": analysis.project(table, "pca")}]).to_json()
+    assert "n" * 121 not in text
+    assert "\u202e" not in text
+    assert "\\u202e" not in text
     key = coloring(table, "state").key
     assert key is not None
     assert max(len(name) for name in key["colorbar"]["ticktext"]) <= 24

@@ -1,4 +1,4 @@
-"""Figures as files: whole or not there, self-contained, and with a note of where they came from."""
+"""Figures as files: written atomically, self-contained, with provenance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def figure() -> go.Figure:
     return go.Figure(go.Scatter(x=[0, 1], y=[1, 0])).update_layout(height=200, title="drawn")
 
 
-def test_a_page_works_offline_and_says_where_it_came_from(tmp_path: Path, figure: go.Figure) -> None:
+def test_a_page_works_offline_and_has_its_provenance(tmp_path: Path, figure: go.Figure) -> None:
     latents = make_latents(n=5, length=4)
     path = figures.write_figure(
         figure,
@@ -39,36 +39,36 @@ def test_a_page_works_offline_and_says_where_it_came_from(tmp_path: Path, figure
     assert model["weights_sha256"] == latents.uns["nextlat_viz"]["weights_sha256"]
     assert model["world"]["name"] == "rrxor"
     assert {"python", "plotly", "numpy"} <= set(note["versions"])
-    assert sorted(one.name for one in path.parent.iterdir()) == ["a.html", "a.html.json"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["a.html", "a.html.json"]
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default:::kaleido", "default:::choreographer")
-def test_a_picture(tmp_path: Path, figure: go.Figure) -> None:
+def test_an_image_is_written(tmp_path: Path, figure: go.Figure) -> None:
     path = figures.write_figure(figure, tmp_path / "a.png", width=300, scale=2.0)
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG")
     assert struct.unpack(">II", data[16:24]) == (600, 400)
     assert json.loads((tmp_path / "a.png.json").read_text())["figure"] == "a.png"
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.png", "a.png.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.png", "a.png.json"]
 
 
-def test_an_unknown_ending(tmp_path: Path, figure: go.Figure) -> None:
+def test_an_unknown_ending_is_refused(tmp_path: Path, figure: go.Figure) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown kind of figure file '.pgn'. Did you mean '.png'"):
         figures.write_figure(figure, tmp_path / "a.pgn")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path, figure: go.Figure) -> None:
-    # A file where the folder should be stops the superuser too.
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, figure: go.Figure) -> None:
+    # A file in place of the folder stops even root.
     (tmp_path / "file").write_text("here first")
     with pytest.raises(OSError, match=r"cannot write .* Choose a folder you can write to"):
         figures.write_figure(figure, tmp_path / "file" / "a.html")
-    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "here first"
 
 
-def test_what_fails_half_way_leaves_nothing(tmp_path: Path, figure: go.Figure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_nothing(tmp_path: Path, figure: go.Figure, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(b"before")
 
     def broken(*arguments: object, **options: object) -> bytes:
@@ -77,7 +77,7 @@ def test_what_fails_half_way_leaves_nothing(tmp_path: Path, figure: go.Figure, m
     monkeypatch.setattr("kaleido.calc_fig_sync", broken)
     with pytest.raises(MemoryError):
         figures.write_figure(figure, tmp_path / "a.png")
-    assert [one.name for one in tmp_path.iterdir()] == ["a.png"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == b"before"
 
 
@@ -94,7 +94,7 @@ def test_without_a_browser_it_says_what_to_do(
 
 
 @pytest.mark.parametrize(("size", "inches"), [("column", 3.25), ("text", 6.75)])
-def test_a_vector_figure_is_as_wide_as_in_print(
+def test_a_vector_figure_has_the_width_in_print(
     tmp_path: Path, figure: go.Figure, monkeypatch: pytest.MonkeyPatch, size: str, inches: float
 ) -> None:
     drawn: dict[str, float] = {}
@@ -104,7 +104,7 @@ def test_a_vector_figure_is_as_wide_as_in_print(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_figure_for_print_is_light_opaque_and_as_wide_as_said(size: str) -> None:
+def test_a_figure_for_print_is_light_opaque_and_of_the_given_width(size: str) -> None:
     figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 0])).update_layout(title="drawn", width=1100, height=300)
     before = figure.to_json()
     paper = for_print(figure, size)
@@ -116,7 +116,7 @@ def test_a_figure_for_print_is_light_opaque_and_as_wide_as_said(size: str) -> No
     assert print_options(size)["width"] == SIZES[size]["width"]
 
 
-def test_print_sizes_are_the_ones_of_paper() -> None:
+def test_print_sizes_in_pixels() -> None:
     # 300 dots an inch on paper; a slide fills a screen of 1,920 pixels.
     dots = {name: print_options(name)["width"] * print_options(name)["scale"] for name in SIZES}
     assert {name: round(value) for name, value in dots.items()} == {

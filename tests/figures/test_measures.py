@@ -1,4 +1,4 @@
-"""A measure's picture shows every run, and tells objectives apart without colour."""
+"""Figures of measures show every run, and objectives differ without colour."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def found(settings: dict[str, tuple[object, ...]]) -> Measure:
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("theme", ["auto", "light", "dark"])
-def test_every_run_and_the_means_are_there(settings: dict[str, tuple[object, ...]], theme: str) -> None:
-    one = found(settings)
-    figure = one.plot(theme=theme)
+def test_every_run_and_the_means_are_drawn(settings: dict[str, tuple[object, ...]], theme: str) -> None:
+    first = found(settings)
+    figure = first.plot(theme=theme)
     views = 3 if "kind" in settings else 1
     roles = [trace.meta["role"] for trace in figure.data]
     assert roles.count("run") == 3 * views
     assert roles.count("mean") == 2 * views
     drawn = [value for trace in figure.data if trace.meta["role"] == "run" for value in trace.y]
-    assert sorted(drawn) == sorted(one.table["value"])
+    assert sorted(drawn) == sorted(first.table["value"])
     assert len(figure.layout.shapes) == views
     assert figure.layout.yaxis.title.text == "share"
-    assert measure_figure(one, theme=theme).to_json() == figure.to_json()
+    assert measure_figure(first, theme=theme).to_json() == figure.to_json()
 
 
 def test_objectives_differ_in_symbol_and_dash() -> None:
@@ -64,20 +64,20 @@ def test_names_are_text() -> None:
     assert "<b><b>" not in text
 
 
-def test_titles_say_the_finding_in_plain_words() -> None:
+def test_titles_state_the_finding() -> None:
     assert "NextLat 0.55, next-token 0.5" in found({}).plot().layout.title.text
     figure = found({"k": (1, 2), "quantity": ("kl", "merge_distance")}).plot(title="")
     assert [note.text for note in figure.layout.annotations[:2]] == ["<b>KL divergence</b>", "<b>merge distance</b>"]
     assert figure.layout.xaxis.title.text == "steps ahead"
 
 
-def test_two_values_are_a_sentence() -> None:
+def test_two_values_are_compared_in_a_sentence() -> None:
     two = replace(found({}), table=found({}).table.iloc[[0, 2]])
     (note,) = two.plot().layout.annotations
     assert "NextLat: 0.5 ± 0.01 (share, 9 trials)<br>next-token: 0.5" in note.text
 
 
-def test_a_run_far_from_the_others_does_not_set_the_scale() -> None:
+def test_an_outlier_does_not_set_the_scale() -> None:
     rows = [record("w", "nextlat", seed, k=k, value=1.0 + seed + k) for seed in range(3) for k in (1, 2)]
     rows += [record("w", "next_token", 7, k=k, value=90.0 * k) for k in (1, 2)]
     figure = Measure("m", pd.DataFrame(rows), by=("k",), unit="nats").plot()
@@ -87,7 +87,7 @@ def test_a_run_far_from_the_others_does_not_set_the_scale() -> None:
 
 
 @pytest.mark.parametrize(("last", "place"), [(1.0, (1.0, "right")), (0.2, (0.0, "left"))])
-def test_the_name_of_a_level_stands_where_no_marks_are(last: float, place: tuple[float, str]) -> None:
+def test_the_name_of_a_level_is_placed_away_from_marks(last: float, place: tuple[float, str]) -> None:
     values = np.where(np.arange(40) < 20, 1.2 - last, last)
     rows = [record("w", "nextlat", 0, length=i + 1, value=value) for i, value in enumerate(values)]
     measure = Measure("m", pd.DataFrame(rows), by=("length",), unit="share", references={"chance": 0.18})
@@ -95,7 +95,7 @@ def test_the_name_of_a_level_stands_where_no_marks_are(last: float, place: tuple
     assert (name.x, name.xanchor) == place
 
 
-def test_a_finding_speaks_of_means_only_where_there_are_several_seeds() -> None:
+def test_a_finding_mentions_means_only_for_several_seeds() -> None:
     measure = replace(found({"p": (0.0, 0.5)}), better="higher")
     single = replace(measure, table=measure.table[measure.table["seed"] == 0])
     texts = [part.plot().layout.title.text for part in (measure, single)]

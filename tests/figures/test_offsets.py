@@ -27,17 +27,17 @@ def swept() -> ProbeSweep:
 
 
 def having(figure: Any, role: str, **meta: Any) -> list[Any]:
-    return [one for one in figure.data if one.meta["role"] == role and meta.items() <= one.meta.items()]
+    return [trace for trace in figure.data if trace.meta["role"] == role and meta.items() <= trace.meta.items()]
 
 
 def test_every_seed_of_every_site_is_drawn(swept: ProbeSweep) -> None:
     figure = probe_offsets(swept)
     runs = having(figure, "run")
     assert len(runs) == 3 * 3 * 2
-    (one, *_) = having(figure, "run", objective="nextlat", view=1)
-    its = swept.table.query("objective == 'nextlat' and seed == 0 and site == 'hidden'")
-    np.testing.assert_allclose(one.y, its["value"])
-    assert list(one.x) == [1, 2, 5]
+    (trace, *_) = having(figure, "run", objective="nextlat", view=1)
+    rows = swept.table.query("objective == 'nextlat' and seed == 0 and site == 'hidden'")
+    np.testing.assert_allclose(trace.y, rows["value"])
+    assert list(trace.x) == [1, 2, 5]
     (mean,) = having(figure, "mean", objective="mtp", view=0)
     np.testing.assert_allclose(
         mean.y, swept.table.query("objective == 'mtp' and site == 'block0'").groupby("offset")["value"].mean()
@@ -48,41 +48,41 @@ def test_every_seed_of_every_site_is_drawn(swept: ProbeSweep) -> None:
 
 def test_objectives_differ_without_colour(swept: ProbeSweep) -> None:
     means = having(probe_offsets(swept), "mean", view=0)
-    assert len({one.line.dash for one in means}) == len({one.marker.symbol for one in means}) == 3
+    assert len({trace.line.dash for trace in means}) == len({trace.marker.symbol for trace in means}) == 3
 
 
-def test_controls_stand_beside_absolute_scores_only(swept: ProbeSweep) -> None:
+def test_controls_are_drawn_with_absolute_scores_only(swept: ProbeSweep) -> None:
     controls = having(probe_offsets(swept), "control")
-    assert [one.name for one in controls] == ["shuffled targets", "frequencies only"] * 2
+    assert [trace.name for trace in controls] == ["shuffled targets", "frequencies only"] * 2
     assert list(controls[0].y) == [3.0, 3.0, 3.0]
-    assert [one.showlegend for one in controls] == [True, True, False, False]
+    assert [trace.showlegend for trace in controls] == [True, True, False, False]
     accuracies = having(probe_offsets(swept.scored_by("accuracy")), "control")
-    assert [one.name for one in accuracies] == ["frequencies only"] * 2
+    assert [trace.name for trace in accuracies] == ["frequencies only"] * 2
     assert list(accuracies[0].y) == [0.2, 0.2, 0.2]
     assert not having(probe_offsets(swept.scored_by("chance")), "control")
     figure = probe_offsets(swept.relative_to("next_token"), title="ahead of <b>")
     assert not having(figure, "control")
-    assert {one.meta["objective"] for one in figure.data} == {"nextlat", "mtp"}
+    assert {trace.meta["objective"] for trace in figure.data} == {"nextlat", "mtp"}
     assert figure.layout.yaxis.title.text == "nats minus next-token's"
     assert [shape.y0 for shape in figure.layout.shapes] == [0.0, 0.0]
     assert figure.layout.title.text == "ahead of &lt;b&gt;"
 
 
-def test_the_difference_stands_beside_the_scores_and_their_controls(swept: ProbeSweep) -> None:
+def test_differences_are_drawn_beside_scores_and_controls(swept: ProbeSweep) -> None:
     table = swept.table[swept.table["site"] == "hidden"]
     # A table of results, as `nlv.results()` gives it, is no sweep.
     figure = probe_offsets(Measure("tokens ahead", table, ("offset", "site"), "nats"), baseline="next_token")
-    assert [one.text for one in figure.layout.annotations] == [
+    assert [note.text for note in figure.layout.annotations] == [
         "<b>cross-entropy, nats</b>", "<b>minus next-token, seed by seed</b>",
     ]  # fmt: skip
-    assert [one.name for one in having(figure, "control")] == ["shuffled targets", "frequencies only"]
-    assert {one.meta["objective"] for one in having(figure, "run", view=0)} == {"next_token", "nextlat", "mtp"}
+    assert [trace.name for trace in having(figure, "control")] == ["shuffled targets", "frequencies only"]
+    assert {trace.meta["objective"] for trace in having(figure, "run", view=0)} == {"next_token", "nextlat", "mtp"}
     differences = having(figure, "run", view=1)
     assert len(differences) == 2 * 3
-    one, other = (
+    trace, other = (
         table.query(f"objective == '{name}' and seed == 0")["value"].array for name in ("nextlat", "next_token")
     )
-    np.testing.assert_allclose(differences[0].y, one - other)
+    np.testing.assert_allclose(differences[0].y, trace - other)
     assert (figure.layout.yaxis2.zeroline, figure.layout.yaxis.zeroline) == (True, None)
     assert figure.layout.xaxis2.title.text == "steps ahead"
 
@@ -101,24 +101,24 @@ def test_a_legend_of_many_names_has_room() -> None:
     assert many.layout.height > few.layout.height
 
 
-def test_every_view_of_its_own_scale_names_its_far_run() -> None:
+def test_every_view_names_its_runs_outside_the_scale() -> None:
     rows = [
         record("w", "nextlat", seed, p=p, quantity=name, value=seed * 0.01 + (9 if (name, seed) == ("b", 4) else 0))
         for name in ("a", "b") for seed in range(5) for p in (1.0, 2.0)
     ]  # fmt: skip
     figure = measure_figure(Measure("m", pd.DataFrame(rows), ("p", "quantity"), {"a": "x", "b": "y"}))
-    (note,) = [one for one in figure.layout.annotations if "outside this scale" in one.text]
+    (note,) = [note for note in figure.layout.annotations if "outside this scale" in note.text]
     assert "seed 4" in note.text
     assert note.x == 1
 
 
-def test_only_sweeps_are_drawn() -> None:
+def test_other_tables_are_refused() -> None:
     other = Measure("m", pd.DataFrame([record("w", "nextlat", 0, value=1.0, p=0.5)]), by=("p",))
     with pytest.raises(UnknownNameError, match=r"'p'\. Known: offset"):
         probe_offsets(other)
 
 
-def test_controls_stand_beside_layers_too() -> None:
+def test_controls_are_drawn_with_layers_too() -> None:
     rows = [
         record("othello", objective, seed, site=site, discs=discs, value=0.8, untrained=0.6 + 0.1 * seed)
         for discs in ("mine, theirs", "black, white") for objective in ("next_token", "nextlat")

@@ -25,18 +25,18 @@ def result(world: Any) -> MapReconstruction:
 
 
 def part(figure: Any, role: str) -> Any:
-    (found,) = [trace for trace in figure.data if (trace.meta or {}).get("role") == role]
-    return found
+    (output,) = [trace for trace in figure.data if (trace.meta or {}).get("role") == role]
+    return output
 
 
 def lines(trace: Any) -> list[tuple[float, ...]]:
-    """Each as x and y of its two ends."""
+    """Return each street as x and y of its two ends."""
     x, y = (np.asarray(values, float).reshape(-1, 3) for values in (trace.x, trace.y))
     assert np.isnan(x[:, 2]).all()
     return [tuple(row) for row in np.concatenate([x[:, :2], y[:, :2]], axis=1).tolist()]
 
 
-def test_every_street_is_drawn_once_as_what_it_is(world: Any, result: MapReconstruction) -> None:
+def test_every_street_is_drawn_once_by_its_kind(world: Any, result: MapReconstruction) -> None:
     figure = reconstruction(result, world)
     assert isinstance(figure, Figure)
     streets = world.streets
@@ -53,7 +53,7 @@ def test_every_street_is_drawn_once_as_what_it_is(world: Any, result: MapReconst
     assert np.isnan(x[:, 3]).all()
     for at, values in ((streets.x, x), (streets.y, y)):
         np.testing.assert_array_equal(values[:, [0, 2]], at[result.invented[:, [0, 2]]])
-    # The first leads one block north and one east: its middle lies to the south-east of the straight line.
+    # The first street leads one block north and one east: its middle is south-east of the straight line.
     assert x[0, 1] > (x[0, 0] + x[0, 2]) / 2
     assert y[0, 1] < (y[0, 0] + y[0, 2]) / 2
     heads = part(figure, "heads")
@@ -61,14 +61,14 @@ def test_every_street_is_drawn_once_as_what_it_is(world: Any, result: MapReconst
     np.testing.assert_allclose(heads.marker.angle, [45, np.rad2deg(np.arctan2(-2, -1))], atol=15)
 
 
-def test_the_three_are_told_apart_without_colour(world: Any, result: MapReconstruction) -> None:
+def test_the_three_kinds_differ_without_colour(world: Any, result: MapReconstruction) -> None:
     figure = reconstruction(result, world)
     looks = {(part(figure, role).line.width, part(figure, role).line.dash) for role in ("true", "unused", "invented")}
     assert len(looks) == 3
     assert len({dash for _, dash in looks}) == 3
 
 
-def test_words_are_shown_as_they_are_and_counted(world: Any, result: MapReconstruction) -> None:
+def test_names_are_escaped_and_streets_counted(world: Any, result: MapReconstruction) -> None:
     figure = reconstruction(result, world)
     assert figure.layout.title.text == "Streets implied by 3 rides of &lt;i&gt;mine&lt;/i&gt; &#36;"
     assert [note.text for note in figure.layout.annotations] == ["1 of 3 rides could not be placed on the map."]
@@ -90,7 +90,7 @@ def test_a_part_without_a_street_stays_in_the_legend(world: Any) -> None:
     assert len(part(figure, "heads").x) == 0
 
 
-def test_themes_and_what_does_not_fit(world: Any, result: MapReconstruction) -> None:
+def test_themes_and_mismatched_results(world: Any, result: MapReconstruction) -> None:
     assert reconstruction(result, world, theme="dark").layout.paper_bgcolor == "#111111"
     assert reconstruction(result, world).layout.paper_bgcolor == "rgba(0,0,0,0)"
     with pytest.raises(ValueError, match="has no streets"):

@@ -1,4 +1,4 @@
-"""Figures of recursive models, from answers that were made by hand."""
+"""Figures of recursive models, from answers made by hand."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_boards_of_several_models_at_a_step():
     assert figure.layout.xaxis2.domain[0] > figure.layout.xaxis.domain[1]
 
 
-def test_boards_that_are_not_there():
+def test_missing_boards_are_refused():
     with pytest.raises(ValueError, match="puzzle=1: there are 1, from 0"):
         figures.thinking_boards({"mine": thinking()}, 1)
     with pytest.raises(ValueError, match="step 4 of mine: there are steps 1 to 3"):
@@ -113,7 +113,7 @@ def test_curves_at_equal_compute(monkeypatch):
     assert figure.layout.xaxis.title.text == "forward passes of the network"
     # Steps of different models are not at the same pass.
     assert not figure.layout.shapes
-    # As a user runs it, so that our own error speaks.
+    # Without shape checks, as a user runs it, so that our own error is raised.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(UnknownNameError, match="unknown x 'seconds'"):
         figures.thinking_curves(measures()[0], x="seconds")

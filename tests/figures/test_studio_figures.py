@@ -1,4 +1,4 @@
-"""What is in the figures of the studio: numbers, words, looks that survive greyscale, and hostile names."""
+"""Figures of the studio: numbers, words, looks in greyscale, and hostile names."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def reading(latents: AnnData, belief: ProbeResult) -> ReadOut:
 
 @pytest.fixture(scope="module")
 def drawn(ahead: LookAhead, edited: Injection, reading: ReadOut) -> dict[str, Callable[..., Any]]:
-    """Every figure of two models of these names."""
-    one = Prediction(("a", "b"), np.array([0.25, 0.75]), np.array([0.5, 0.5]), "x", 1, 3)
+    """Return every figure of two models with these names."""
+    shown = Prediction(("a", "b"), np.array([0.25, 0.75]), np.array([0.5, 0.5]), "x", 1, 3)
     return {
-        "prediction": lambda names, **o: prediction_bars(dict.fromkeys(names, one), **o),
+        "prediction": lambda names, **o: prediction_bars(dict.fromkeys(names, shown), **o),
         "lookahead": lambda names, **o: look_ahead_path(dict.fromkeys(names, (ahead, plane)), **o),
         "readout": lambda names, **o: read_out_figure(dict.fromkeys(names, reading), **o),
         "injection": lambda names, **o: injection_figure(dict.fromkeys(names, edited), **o),
@@ -113,11 +113,11 @@ def test_models_differ_without_colour(drawn: dict[str, Callable[..., Any]], kind
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_names_stay_text(drawn: dict[str, Callable[..., Any]], kind: str) -> None:
-    said = drawn[kind]([HOSTILE, "NextLat"]).to_json()
-    assert "<b onclick" not in said
-    assert "\\u003cb onclick" not in said
-    assert "yyyyyyyyyyyyyyyyyyyyyyyyy" not in said
-    assert "&lt;b onclick" in said
+    text = drawn[kind]([HOSTILE, "NextLat"]).to_json()
+    assert "<b onclick" not in text
+    assert "\\u003cb onclick" not in text
+    assert "yyyyyyyyyyyyyyyyyyyyyyyyy" not in text
+    assert "&lt;b onclick" in text
 
 
 def test_tokens_and_states_stay_text(edited: Injection, ahead: LookAhead, reading: ReadOut) -> None:
@@ -130,10 +130,10 @@ def test_tokens_and_states_stay_text(edited: Injection, ahead: LookAhead, readin
         look_ahead_path({"x": (replace(ahead, tokens=(HOSTILE,) * 5), plane)}, axes=("<i>t", "y")),
         read_out_figure({"x": read}),
     ):
-        said = figure.to_json()
-        assert "onclick=x>" not in said.replace("\\u003e", ">")
-        assert "<i>t" not in said.replace("\\u003c", "<").replace("\\u003e", ">")
-        assert "y" * 80 not in said
+        text = figure.to_json()
+        assert "onclick=x>" not in text.replace("\\u003e", ">")
+        assert "<i>t" not in text.replace("\\u003c", "<").replace("\\u003e", ">")
+        assert "y" * 80 not in text
         assert "\u202e" not in figure.to_json()
         assert "\\u202e" not in figure.to_json()
 
@@ -143,8 +143,8 @@ def test_bars_of_a_prediction() -> None:
     exact = np.zeros(100)
     exact[[7, 90]] = 0.5
     names = tuple(f"t{i}" for i in range(100))
-    one = Prediction(names, probs, exact, "x", 1, 3)
-    figure = prediction_bars({"next-token": one, "NextLat": replace(one, model=exact)}, most=10)
+    shown = Prediction(names, probs, exact, "x", 1, 3)
+    figure = prediction_bars({"next-token": shown, "NextLat": replace(shown, model=exact)}, most=10)
     first, *models = figure.data
     assert [trace.name for trace in figure.data] == ["exact", "next-token", "NextLat"]
     assert {"t7", "t90"} <= set(first.text)
@@ -153,9 +153,9 @@ def test_bars_of_a_prediction() -> None:
     assert models[1].marker.color == themes.MODELS["nextlat"]
     assert "(90 less likely omitted)" in figure.layout.xaxis.title.text
     assert "NextLat 0.0000 nats" in figure.layout.annotations[0].text
-    sure = prediction_bars({"NextLat": replace(one, model=exact)})
+    sure = prediction_bars({"NextLat": replace(shown, model=exact)})
     assert list(sure.layout.xaxis.ticktext) == ["t7", "t90"]
-    blind = prediction_bars({"NextLat": replace(one, exact=None)})
+    blind = prediction_bars({"NextLat": replace(shown, exact=None)})
     assert [trace.meta["role"] for trace in blind.data] == ["model"]
     assert "KL" not in blind.layout.annotations[0].text
 
@@ -183,16 +183,16 @@ def mark(bar: Any) -> str:
     return legend_entry(bar.to_plotly_json()).removesuffix(f" {bar.name}")
 
 
-def test_predictions_that_do_not_go_together() -> None:
-    one = Prediction(("a", "b"), np.array([0.25, 0.75]), None, "x", 1, 3)
+def test_predictions_of_different_places_are_refused() -> None:
+    shown = Prediction(("a", "b"), np.array([0.25, 0.75]), None, "x", 1, 3)
     with pytest.raises(ValueError, match="predictions is empty"):
         prediction_bars({})
-    for other in (replace(one, position=4), replace(one, vocabulary=("a", "c"))):
+    for other in (replace(shown, position=4), replace(shown, vocabulary=("a", "c"))):
         with pytest.raises(ValueError, match="one episode and position"):
-            prediction_bars({"x": one, "y": other})
+            prediction_bars({"x": shown, "y": other})
 
 
-def test_the_ghost_path(ahead: LookAhead) -> None:
+def test_look_ahead_draws_the_rolled_path(ahead: LookAhead) -> None:
     matrix, offset = np.random.default_rng(0).normal(size=(64, 2)), np.array([1.0, -1.0])
     figure = look_ahead_path({"NextLat": (ahead, (matrix, offset)), "other": (ahead, plane)}, axes=("u", "v"))
     (true, _), (rolled, _) = roles(figure, "true"), roles(figure, "rolled")
@@ -211,14 +211,14 @@ def test_the_ghost_path(ahead: LookAhead) -> None:
         look_ahead_path({"x": (ahead, lambda hidden: hidden[:, :3])})
 
 
-def test_a_reading_beside_the_truth(latents: AnnData, reading: ReadOut) -> None:
+def test_a_reading_is_drawn_with_the_truth(latents: AnnData, reading: ReadOut) -> None:
     figure = read_out_figure({"NextLat": reading})
     np.testing.assert_allclose(figure.data[0].y, reading.truth, atol=1e-6)
     np.testing.assert_allclose(figure.data[1].y, reading.read, atol=1e-6)
-    said = figure.layout.annotations[0].text
-    assert f"NextLat: held-out R² {reading.probe.score:.2f}, shuffled" in said
-    assert "untrained" in said
-    assert ("training episode of the probe" in said) == (not reading.held_out)
+    text = figure.layout.annotations[0].text
+    assert f"NextLat: held-out R² {reading.probe.score:.2f}, shuffled" in text
+    assert "untrained" in text
+    assert ("training episode of the probe" in text) == (not reading.held_out)
     state = read_out(latents, probe(latents, "state", n_bootstrap=10), ROW)
     classes = read_out_figure({"NextLat": state}, most=2)
     assert "chance" in classes.layout.annotations[0].text
@@ -233,7 +233,7 @@ def test_a_reading_beside_the_truth(latents: AnnData, reading: ReadOut) -> None:
         read_out_figure({"x": reading, "y": replace(reading, position=9)})
 
 
-def test_before_and_after_an_edit(edited: Injection) -> None:
+def test_an_injection_is_drawn_before_and_after(edited: Injection) -> None:
     figure = injection_figure({"NextLat": edited, "next-token": replace(edited, rollout_after=None)})
     assert edited.exact is not None
     np.testing.assert_allclose(roles(figure, "exact")[0].y, edited.exact, atol=1e-6)
@@ -246,7 +246,7 @@ def test_before_and_after_an_edit(edited: Injection) -> None:
     assert figure.layout.yaxis3.title.text == "KL from exact (nats)"
 
 
-def test_an_edit_where_the_world_says_nothing(edited: Injection) -> None:
+def test_an_injection_without_an_exact_prediction(edited: Injection) -> None:
     silent = replace(edited, exact=None, exact_rollout=None)
     figure = injection_figure({"NextLat": silent})
     assert not roles(figure, "exact")

@@ -52,7 +52,7 @@ def serving() -> Iterator[Hub]:
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(content)
-                # Less than was promised: a connection that broke.
+                # Fewer bytes than announced, as from a broken connection.
                 self.close_connection = int(headers.get("Content_Length", 0)) > len(content)
 
         def allowed(self, name: str) -> bool:

@@ -34,7 +34,7 @@ LLAMA = {"vocab_size": VOCABULARY, "hidden_size": DIM, "intermediate_size": 32, 
 LLAMA |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": CONTEXT}
 LLAMA |= {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
 QUICK = {"steps": 6, "batch_size": 8, "validate_every": 2, "save_every": 3, "held_out": 16, "progress": False}
-# Long and many enough that hardly any two are alike, and that training on does not overfit.
+# Long and many enough that few are equal, and that further training does not overfit.
 CORPUS = worlds.get("mess3").sample(3000, CONTEXT, seed=1).tokens
 TOKENS = worlds.get("mess3").sample(700, 10, seed=1).tokens
 
@@ -61,7 +61,7 @@ def build(kind: str, **options: Any) -> Any:
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
 def trained(request: pytest.FixtureRequest) -> Any:
-    """A small model that has learnt its corpus, with the dropout it came with."""
+    """A small model, trained on its corpus, with dropout in its config."""
     model = build(request.param)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for step in range(120):
@@ -86,27 +86,27 @@ def test_the_transition_error_falls_and_the_loss_stays(trained: Any, mode: str, 
     assert last["loss"] < 1.01 * first["loss"]
     assert first["loss"] < first["unigram"]
     assert tuned.metrics["step"].tolist() == [0, 30, 60]
-    # The model handed in is as it was; the one that came back is only in mode "psi".
+    # The given model is unchanged; the returned one only in mode "psi".
     assert (weights_sha256(trained), trained.training) == (before, training)
     assert (weights_sha256(tuned.model) == before) == (mode == "psi")
     assert all(parameter.requires_grad for parameter in trained.parameters())
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])
-def test_hidden_is_what_the_head_reads(kind: str) -> None:
+def test_hidden_is_the_input_of_the_head(kind: str) -> None:
     model = build(kind).eval()
     tokens = torch.from_numpy(TOKENS[:4])
-    given: list[torch.Tensor] = []
-    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    inputs_of_head: list[torch.Tensor] = []
+    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: inputs_of_head.append(inputs[0]))
     model(input_ids=tokens)
     handle.remove()
     states = Pretrained(model).states(tokens)
-    torch.testing.assert_close(states["hidden"], given[0])
+    torch.testing.assert_close(states["hidden"], inputs_of_head[0])
     torch.testing.assert_close(states["embed"], model.get_input_embeddings().weight[tokens])
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])
-def test_documents_packed_into_a_row_read_as_they_do_alone(kind: str) -> None:
+def test_packed_documents_have_the_states_of_each_alone(kind: str) -> None:
     backbone = Pretrained(build(kind))
     backbone.check_documents()
     tokens = torch.from_numpy(TOKENS[:3])
@@ -126,11 +126,11 @@ def test_a_model_that_reads_across_documents_is_refused(tmp_path: Path, monkeypa
     assert not (tmp_path / "out").exists()
 
 
-def test_losses_are_those_of_the_paper() -> None:
+def test_losses_equal_those_of_the_paper() -> None:
     lengths = [10, 4, 10, 7, 2]
     model = PostHoc(Pretrained(build("llama")), 3, 0.5, 2.0, psi_width=8, full=True)
     torch.nn.init.normal_(model.psi.layers[-1].weight)
-    found = model(Batch.from_episodes(Episodes(TOKENS[:5], length=np.array(lengths))))
+    result = model(Batch.from_episodes(Episodes(TOKENS[:5], length=np.array(lengths))))
     head = model.backbone.module.lm_head
     next_token, next_h, kl = [], [], []
     for row, n in zip(torch.from_numpy(TOKENS[:5]), lengths, strict=True):
@@ -139,7 +139,7 @@ def test_losses_are_those_of_the_paper() -> None:
         next_token += [F.cross_entropy(head(h[t]), row[t + 1]) for t in range(n - 1)]
         for t in range(n):
             rolled = h[t]
-            # The state of a full row's last token is not read; one of a shorter row is, but predicts nothing.
+            # The last token of a full row is not read; that of a shorter row is, but predicts nothing.
             for i in range(t + 1, min(t + 4, n, 9)):
                 rolled = model.psi(rolled, embed[i])
                 next_h.append(F.smooth_l1_loss(rolled, h[i]))
@@ -148,8 +148,8 @@ def test_losses_are_those_of_the_paper() -> None:
                     kl.append((p.exp() * (p - q)).sum())
     expected = {"next_token": next_token, "next_h": next_h, "kl": kl}
     means = {name: torch.stack(values).mean().item() for name, values in expected.items()}
-    assert {name: found[name].item() for name in means} == pytest.approx(means, rel=1e-4)
-    assert found["loss"].item() == pytest.approx(
+    assert {name: result[name].item() for name in means} == pytest.approx(means, rel=1e-4)
+    assert result["loss"].item() == pytest.approx(
         means["next_token"] + 0.5 * means["next_h"] + 2 * means["kl"], rel=1e-4
     )
 
@@ -166,10 +166,10 @@ def test_a_tied_head_gets_no_gradient_from_the_latent_losses() -> None:
     (kl + model.state_loss(states["hidden"], predicted, batch)).backward()
     assert head.grad is None or not head.grad.any()
     assert model.psi.layers[0].weight.grad.abs().sum() > 0
-    # Through the embedding that psi reads, and the trunk, it is trained.
+    # It is trained through the embedding that psi reads, and through the trunk.
     model(batch)["loss"].backward()
     assert head.grad.abs().sum() > 0
-    # A parameter is trained once, whatever it is called.
+    # A parameter with two names is trained once.
     assert len(model.trained()) == len({id(parameter) for parameter in model.parameters()})
 
 
@@ -191,7 +191,7 @@ def test_the_model_moves_more_slowly_than_psi(tmp_path: Path) -> None:
     assert tuned.psi.layers[-1].bias.abs().max().item() == pytest.approx(1e-3, rel=0.05)
 
 
-def test_a_model_that_got_worse_is_named(trained: Any, tmp_path: Path) -> None:
+def test_a_rise_in_perplexity_gives_a_warning(trained: Any, tmp_path: Path) -> None:
     options = QUICK | {"mode": "full", "psi_steps": 0, "lambda_h": 1.0, "lambda_kl": 1.0, "model_rate": 20.0}
     with pytest.warns(UserWarning, match=r"raised the perplexity on held-out sequences by [\d.]+%: lower lambda_h=1.0"):
         worse = finetune(trained, CORPUS, out=tmp_path / "worse", **options)
@@ -232,9 +232,9 @@ def test_transition_error_by_hand(tmp_path: Path) -> None:
     lengths = np.full(len(TOKENS), 10)
     lengths[::3] = 6
     tuned = finetune(build("llama"), Episodes(TOKENS, length=lengths), out=tmp_path, **QUICK)
-    held = sequences(Episodes(TOKENS, length=lengths), Pretrained(tuned.model).config, held_out=16).held_out
+    held_out = sequences(Episodes(TOKENS, length=lengths), Pretrained(tuned.model).config, held_out=16).held_out
     missed = moved = loss = count = 0.0
-    for row, n in zip(held.tokens, held.length.tolist(), strict=True):
+    for row, n in zip(held_out.tokens, held_out.length.tolist(), strict=True):
         tokens = torch.from_numpy(row[None, :n])
         states = tuned.states(tokens)
         h, embed = states["hidden"][0, :-1], states["embed"][0, :-1]
@@ -261,7 +261,7 @@ def test_psi_sees_the_token_of_a_model_with_small_embeddings() -> None:
     assert token == pytest.approx(state, rel=1e-3)
 
 
-def test_the_kl_of_the_corpus_tokens_is_the_papers_where_the_others_have_no_weight() -> None:
+def test_the_kl_over_the_corpus_tokens_equals_the_papers_if_others_are_impossible() -> None:
     model = build("llama", tie_word_embeddings=False)
     learner = PostHoc(Pretrained(model), 2, 1.0, 1.0, 16)
     torch.nn.init.normal_(learner.psi.layers[-1].weight, std=0.1)
@@ -301,7 +301,7 @@ def test_the_kl_of_the_corpus_tokens_by_hand(restricted: PostHoc, monkeypatch: p
         p, q = (F.log_softmax(state @ head.T, dim=-1) for state in (states["hidden"][:, i:], guess))
         kl.append((p.exp() * (p - q)).sum(dim=-1).flatten())
     torch.testing.assert_close(losses["kl"], torch.cat(kl).mean())
-    # Few logits are in memory at once.
+    # Limit the logits held in memory.
     monkeypatch.setattr(models.losses, "MOST_LOGITS", 30)
     torch.testing.assert_close(restricted(batch), losses)
 
@@ -314,7 +314,7 @@ def test_the_corpus_tokens_in_half_precision(restricted: PostHoc) -> None:
         assert restricted.draft_logits(torch.randn(2, DIM)).isfinite().sum() == 6
 
 
-def test_drafts_of_some_tokens_leave_the_output_as_it_is(tmp_path: Path) -> None:
+def test_restricted_drafts_do_not_change_the_output(tmp_path: Path) -> None:
     tuned = finetune(build("llama"), TOKENS, out=tmp_path, **QUICK)
     expected = generate(tuned, TOKENS[:4, :3], 6)
     tuned.network.restrict(torch.tensor([0, 2]))
@@ -325,19 +325,21 @@ def test_drafts_of_some_tokens_leave_the_output_as_it_is(tmp_path: Path) -> None
     drafted = speculative_generate(tuned, TOKENS[:4, :3], 6, draft=3)
     assert (drafted.tokens == expected.tokens).all()
     rows = np.tile(TOKENS[0, :2], (4_000, 1))
-    made = speculative_generate(tuned, rows, 2, draft=2, temperature=1.0, seed=0, stop=())
+    generated = speculative_generate(tuned, rows, 2, draft=2, temperature=1.0, seed=0, stop=())
     plain = generate(tuned, rows, 2, temperature=1.0, seed=1, stop=())
-    shares = [np.bincount(out.continuation @ [VOCABULARY, 1], minlength=VOCABULARY**2) / 4_000 for out in (made, plain)]
+    shares = [
+        np.bincount(out.continuation @ [VOCABULARY, 1], minlength=VOCABULARY**2) / 4_000 for out in (generated, plain)
+    ]
     np.testing.assert_allclose(*shares, atol=0.03)
 
 
-def test_rollout_is_psi_again_and_again(tmp_path: Path) -> None:
+def test_rollout_applies_psi_repeatedly(tmp_path: Path) -> None:
     tuned = finetune(build("gpt2"), TOKENS, horizon=2, psi_width=5, out=tmp_path, **QUICK)
     states = tuned.states(torch.from_numpy(TOKENS[:3]))
     rolled = tuned.rollout(states["hidden"][:, 0], torch.from_numpy(TOKENS[:3, 1:4]))
-    one = tuned.predict(states["hidden"][:, 0], states["embed"][:, 1])
-    torch.testing.assert_close(rolled[:, 0], one)
-    torch.testing.assert_close(rolled[:, 1], tuned.predict(one, states["embed"][:, 2]))
+    first = tuned.predict(states["hidden"][:, 0], states["embed"][:, 1])
+    torch.testing.assert_close(rolled[:, 0], first)
+    torch.testing.assert_close(rolled[:, 1], tuned.predict(first, states["embed"][:, 2]))
     assert rolled.shape == (3, 3, DIM)
     assert tuned.rollout(states["hidden"][:, 0], torch.zeros(3, 0, dtype=torch.long)).shape == (3, 0, DIM)
 
@@ -415,7 +417,7 @@ def perturbed(kind: str) -> Any:
     return model
 
 
-def test_saved_and_loaded_as_it_was(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_saved_model_is_loaded_unchanged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rows: list[dict[str, float]] = []
     tuned = finetune(build("gpt2"), TOKENS, mode="full", out=tmp_path / "a", on_validation=rows.append, **QUICK)
     assert [row["step"] for row in rows] == [0, 2, 4, 6]
@@ -454,7 +456,7 @@ def test_saved_and_loaded_as_it_was(tmp_path: Path, capfd: pytest.CaptureFixture
         other.save(tmp_path / "b")
 
 
-def test_what_was_altered_is_not_loaded(tmp_path: Path) -> None:
+def test_altered_files_are_refused(tmp_path: Path) -> None:
     tuned = finetune(build("llama"), TOKENS, out=tmp_path / "whole", **QUICK)
 
     def damaged(name: str, content: bytes | None) -> Path:
@@ -515,7 +517,7 @@ def test_a_config_that_asks_for_more_than_the_weights_hold_is_refused(
         load_finetuned(tuned.folder)
 
 
-def test_a_folder_is_a_model_too(tmp_path: Path) -> None:
+def test_a_model_may_be_given_as_a_folder(tmp_path: Path) -> None:
     model = build("llama")
     model.save_pretrained(tmp_path / "there")
     by_name = finetune(str(tmp_path / "there"), TOKENS, out=tmp_path / "a", **QUICK)
@@ -542,18 +544,18 @@ def test_a_world_and_lists_are_corpora(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["rrxor", "story"])
-def test_nothing_held_out_is_trained_on(name: str) -> None:
+def test_held_out_sequences_are_not_in_training(name: str) -> None:
     world = worlds.get(name)
     shape = Pretrained(build("gpt2", vocab_size=max(len(world.vocabulary), VOCABULARY), n_positions=32)).config
     parts = sequences(world, shape, length=32, count=200, held_out=50)
-    train, held = ({tuple(row) for row in part.tokens.tolist()} for part in (parts.train, parts.held_out))
+    train, held_out = ({tuple(row) for row in part.tokens.tolist()} for part in (parts.train, parts.held_out))
     assert train
-    assert held
-    assert not train & held
-    # By content: more of the same world changes no side.
+    assert held_out
+    assert not train & held_out
+    # The split is by content: with more of the same world, every sequence stays on its side.
     more = sequences(np.concatenate([parts.train.tokens, parts.held_out.tokens]), shape)
     if "test" not in world.splits:
-        assert {tuple(row) for row in more.held_out.tokens.tolist()} == held
+        assert {tuple(row) for row in more.held_out.tokens.tolist()} == held_out
 
 
 class Apart(type(worlds.get("mess3"))):  # type: ignore[misc]
@@ -568,7 +570,7 @@ class Apart(type(worlds.get("mess3"))):  # type: ignore[misc]
         return Episodes(np.indices((3, 3, 3)).reshape(3, -1).T)
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_models_corpora_and_settings_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     def refused(message: str, corpus: Any = TOKENS, model: Any = None, **options: Any) -> None:
         with pytest.raises(ValueError, match=message):
             finetune(model or build("gpt2"), corpus, out=tmp_path / "out", **QUICK | options)
@@ -576,9 +578,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 
     refused("token 6, in position 3 .* 0 to 5", np.tile([[1, 2, 6, 3]], (50, 1)))
     refused("token -1", np.tile([[1, -1, 2, 3]], (50, 1)))
-    refused("all that was to be held out is trained on", Apart(), length=3)
+    refused("every sequence to hold out also occurs in training", Apart(), length=3)
     refused("story.* tokens, this model's embedding only 6", worlds.get("story"), length=8)
-    refused("predicts something else than its tokens", worlds.get("a5"), build("gpt2", vocab_size=60))
+    refused("predict targets, but a language model", worlds.get("a5"), build("gpt2", vocab_size=60))
     refused("length is needed", worlds.get("mess3"))
     refused("horizon=9 must be at least 1 and at most 8", horizon=9)
     refused("horizon=0: input should be greater", horizon=0)
@@ -640,13 +642,13 @@ def scaled() -> Any:
     return model
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+def test_a_loss_of_nan_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="learning_rate below"):
         finetune(build("gpt2"), TOKENS, mode="full", learning_rate=1e30, grad_clip=0.0, out=tmp_path, **QUICK)
     assert not (tmp_path / "card.json").exists()
 
 
-def test_bfloat16_trains_too(tmp_path: Path) -> None:
+def test_bfloat16_trains(tmp_path: Path) -> None:
     tuned = finetune(build("llama"), TOKENS, precision="bf16-mixed", out=tmp_path, **QUICK)
     assert tuned.card.metrics["transition_error"] < 1
     assert isinstance(tuned, Finetuned)
@@ -664,17 +666,17 @@ def test_the_default_device_does_not_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_a_fine_tuned_model_goes_where_a_checkpoint_goes(kind: str, tmp_path: Path) -> None:
+def test_a_fine_tuned_model_works_like_a_checkpoint(kind: str, tmp_path: Path) -> None:
     tuned = finetune(build(kind), TOKENS, out=tmp_path, **QUICK)
     prompts = [[0, 1, 2], [1], [2, 2, 0, 1, 1]]
-    made = generate(tuned, prompts, 8, stop=())
-    for row, prompt in zip(made.tokens, prompts, strict=True):
+    generated = generate(tuned, prompts, 8, stop=())
+    for row, prompt in zip(generated.tokens, prompts, strict=True):
         tokens = list(prompt)
         for _ in range(8):
             tokens.append(int(tuned.model(input_ids=torch.tensor([tokens])).logits[0, -1].argmax()))
         assert row[: len(tokens)].tolist() == tokens
     drafted = speculative_generate(f"hf:{tmp_path}", prompts, 8, draft=3, stop=())
-    assert (drafted.tokens == made.tokens).all()
+    assert (drafted.tokens == generated.tokens).all()
     divergence = analysis.rollout_divergence(tuned, steps=2, n=16, progress=False).table
     assert divergence["k"].tolist() == [1, 1, 1, 2, 2, 2]
     latents = extract(f"hf:{tmp_path}", progress=False)
@@ -697,11 +699,11 @@ def test_the_untrained_control_and_the_live_loss(tmp_path: Path) -> None:
     explorer.close()
 
 
-def test_measures_that_need_a_known_world_are_left_out_with_a_sentence(tmp_path: Path) -> None:
+def test_measures_that_need_a_known_world_are_named_as_left_out(tmp_path: Path) -> None:
     tuned = finetune(build("gpt2"), TOKENS, out=tmp_path / "corpus", **QUICK)
     evaluation = nlv.evaluate(tuned, progress=False)
-    taken = {name for name, _ in evaluation.measures}
-    assert taken == {"loss", "tokens_ahead", "transition_consistency", "rollout_divergence", "acceptance"}
+    measured = {name for name, _ in evaluation.measures}
+    assert measured == {"loss", "tokens_ahead", "transition_consistency", "rollout_divergence", "acceptance"}
     assert "state and the rules of a corpus are not known: belief, board, next_token_test" in repr(evaluation)
     assert evaluation.left_out in evaluation._repr_html_()
     finetune(build("gpt2"), worlds.get("mess3"), length=8, episodes=300, out=tmp_path / "world", **QUICK)
@@ -765,14 +767,14 @@ def test_the_tokenizer_of_the_folder_reads_texts_and_is_saved(worded: Path, tmp_
     (tmp_path / "c" / "model" / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="altered"):
         load_finetuned(tmp_path / "c")
-    # Tokens of a world are not the tokenizer's.
-    told = finetune(str(worded), worlds.get("mess3"), length=8, episodes=300, out=tmp_path / "world", **QUICK)
-    assert told.tokenizer is None
+    # The tokens of a world are not those of the tokenizer.
+    tuned_on_world = finetune(str(worded), worlds.get("mess3"), length=8, episodes=300, out=tmp_path / "world", **QUICK)
+    assert tuned_on_world.tokenizer is None
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])
 def test_a_folder_without_a_tokenizer_has_none(kind: str, tmp_path: Path) -> None:
-    # transformers makes one of the special tokens alone for GPT-2 and Qwen2.
+    # For GPT-2 and Qwen2, transformers makes a tokenizer of only the special tokens.
     build(kind).save_pretrained(tmp_path)
     assert nlv.load(f"hf:{tmp_path}").tokenizer is None
     with pytest.raises(ValueError, match="has no tokenizer: give token ids"):

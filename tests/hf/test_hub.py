@@ -73,11 +73,11 @@ def test_push_and_load(hub: Hub, tmp_path: Path) -> None:
     assert len(loaded.metrics) == len(original.metrics)
     step = next(iter(original.card.snapshots))
     assert loaded.at(step).weights_sha256 == original.card.snapshots[step]
-    # A name on the Hub goes wherever the name of a checkpoint goes.
+    # A name on the Hub works wherever the name of a checkpoint does.
     assert nlv.extract(f"hf:{NAME}", original.world.sample(2, 4, seed=0), progress=False).n_obs == 8
 
 
-def test_only_what_the_card_names_is_downloaded(hub_with: Hub, tmp_path: Path) -> None:
+def test_only_files_named_by_the_card_are_downloaded(hub_with: Hub, tmp_path: Path) -> None:
     hub_with.files[NAME]["modeling.py"] = b"raise SystemExit('code was run')"
     hub_with.files[NAME]["pytorch_model.bin"] = b"\x80\x04cposix\nsystem\n."
     nlv.load(f"hf:{NAME}")
@@ -111,7 +111,7 @@ def test_names_that_cannot_be_read(hub_with: Hub, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("name", ["hf:../../x", "hf:/etc/passwd", "hf:a/b/c", "hf:ada/..", "hf:~nobody/x", "hf:c:\\x"])
-def test_names_that_are_no_names(hub_with: Hub, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_names_are_refused(hub_with: Hub, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="is neither a folder nor a name on the Hugging Face Hub"):
         nlv.load(name)
@@ -144,7 +144,7 @@ def test_altered_files_are_refused(hub_with: Hub, tmp_path: Path, file: str, con
     assert nlv.load(f"hf:{NAME}").card.name == "rrxor/nextlat/seed0"
 
 
-def test_a_download_that_was_damaged_is_made_again(hub_with: Hub) -> None:
+def test_a_damaged_download_is_repeated(hub_with: Hub) -> None:
     path = nlv.load(f"hf:{NAME}").folder / "model.safetensors"
     write(path.resolve(), path.read_bytes()[:-1] + b"\0")
     with pytest.raises(CheckpointError, match="sha256"):
@@ -152,7 +152,7 @@ def test_a_download_that_was_damaged_is_made_again(hub_with: Hub) -> None:
     assert nlv.load(f"hf:{NAME}").step == 4000
 
 
-def test_an_interrupted_download_leaves_nothing_to_be_loaded(hub_with: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_download_cannot_be_loaded(hub_with: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = hub_with.files[NAME]["model.safetensors"]
 
     hub_with.files[NAME]["model.safetensors"], hub_with.promised["model.safetensors"] = whole[:1000], len(whole)

@@ -1,4 +1,4 @@
-"""Models, texts and machines that do not fit: one clear error each, and nothing half-written."""
+"""Models, texts and machines that do not fit give one clear error and leave no partial files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def words() -> Any:
 
 
 @pytest.mark.parametrize("kind", ["t5", "bart"])
-def test_an_encoder_decoder(kind: str, tmp_path: Path) -> None:
+def test_an_encoder_decoder_is_refused(kind: str, tmp_path: Path) -> None:
     if kind == "t5":
         config = transformers.T5Config(vocab_size=8, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
         model: Any = transformers.T5ForConditionalGeneration(config)
@@ -49,7 +49,7 @@ def test_an_encoder_decoder(kind: str, tmp_path: Path) -> None:
         sizes |= {"encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "max_position_embeddings": 16}
         model = transformers.BartForConditionalGeneration(transformers.BartConfig(**sizes))
     model.save_pretrained(tmp_path / "model")
-    # transformers would load the decoder of a Bart alone, with a warning.
+    # transformers would load only the decoder of a Bart, with a warning.
     with pytest.raises(ValueError, match=rf"an encoder-decoder \({kind}\).* give a causal language model"):
         nlv.finetune(tmp_path / "model", TOKENS, out=tmp_path / "out", **QUICK)
     with pytest.raises(ValueError, match="no causal language model"):
@@ -59,7 +59,7 @@ def test_an_encoder_decoder(kind: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_quantised_weights(tmp_path: Path) -> None:
+def test_quantised_weights_are_refused(tmp_path: Path) -> None:
     build().save_pretrained(tmp_path / "model")
     path = tmp_path / "model" / "config.json"
     quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
@@ -74,7 +74,7 @@ def test_quantised_weights(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_texts_of_another_vocabulary(words: Any, tmp_path: Path) -> None:
+def test_texts_of_another_vocabulary_are_refused(words: Any, tmp_path: Path) -> None:
     texts = [f"w1 w2 w{i % 10} w3 w{i // 10 % 10} w{i // 100}" for i in range(200)]
     with pytest.raises(ValueError, match=r"token 6, .* vocabulary, 0 to 5: use the model's own tokenizer"):
         nlv.finetune(build(), texts, tokenizer=words, out=tmp_path / "out", **QUICK)
@@ -88,7 +88,7 @@ def test_texts_of_another_vocabulary(words: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*out*"))
 
 
-def test_no_tokenizer(tmp_path: Path) -> None:
+def test_texts_without_a_tokenizer_are_refused(tmp_path: Path) -> None:
     build().save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match="no tokenizer in the folder of the model: give tokenizer="):
         nlv.finetune(tmp_path / "model", ["a text"] * 30, out=tmp_path / "out", **QUICK)
@@ -110,7 +110,7 @@ def test_texts_shorter_than_a_row(words: Any, tmp_path: Path) -> None:
     assert tuned.card.corpus["length"] == 4
 
 
-def test_a_context_shorter_than_the_drafts(tmp_path: Path) -> None:
+def test_drafts_longer_than_the_context_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="horizon=7 must be at least 1 and at most 6"):
         nlv.finetune(build(), TOKENS, horizon=7, out=tmp_path / "out", **QUICK)
     tuned = nlv.finetune(build(), TOKENS, out=tmp_path / "out", **QUICK)
@@ -130,7 +130,7 @@ def test_a_context_shorter_than_the_drafts(tmp_path: Path) -> None:
     ],
     ids=["GPU", "Python", "CPU"],
 )
-def test_memory_that_is_full(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_memory_names_what_to_lower(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise error
 
@@ -154,7 +154,7 @@ def test_tied_weights(tied: bool, tmp_path: Path) -> None:
         assert torch.equal(copy.model.lm_head.weight, tuned.model.lm_head.weight)
 
 
-def test_psi_of_a_model_that_has_changed(tmp_path: Path) -> None:
+def test_psi_of_an_altered_model_is_refused(tmp_path: Path) -> None:
     tuned = nlv.finetune(build(), TOKENS, out=tmp_path / "out", **QUICK)
     with torch.no_grad():
         tuned.model.lm_head.weight[0, 0] += 1

@@ -14,7 +14,7 @@ from tests.synthetic import make_latents
 
 
 def random_checkpoint(objective: str = "nextlat", seed: int = 0, world: str = "rrxor") -> Checkpoint:
-    """A checkpoint whose weights are as initialised: extraction does not care what they know."""
+    """An untrained checkpoint, which is enough for extraction."""
     config = TrainConfig(context=8, layers=2, heads=2, dim=16, mlp_dim=16, psi_width=16)
     truth = worlds.get(world)
     card = Card(

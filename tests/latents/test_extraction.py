@@ -13,7 +13,7 @@ from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.worlds import Episodes
 
 
-def test_equals_a_plain_forward_pass(checkpoint: Checkpoint) -> None:
+def test_extraction_equals_a_forward_pass(checkpoint: Checkpoint) -> None:
     episodes = checkpoint.world.sample(5, 8, seed=1)
     latents = nl.extract(checkpoint, episodes)
     backbone = checkpoint.model.backbone
@@ -31,7 +31,7 @@ def test_equals_a_plain_forward_pass(checkpoint: Checkpoint) -> None:
     np.testing.assert_array_equal(nl.tokens_of(latents), episodes.tokens)
 
 
-def test_says_where_it_comes_from(checkpoint: Checkpoint) -> None:
+def test_the_table_names_its_model(checkpoint: Checkpoint) -> None:
     episodes = checkpoint.world.sample(2, 3, seed=1)
     known = nl.meta(nl.extract(checkpoint, episodes))
     assert json.loads(known["card"]) == checkpoint.card.model_dump(mode="json")
@@ -43,37 +43,37 @@ def test_says_where_it_comes_from(checkpoint: Checkpoint) -> None:
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 1000])
 def test_batch_size_changes_nothing(checkpoint: Checkpoint, batch_size: int) -> None:
     episodes = checkpoint.world.sample(7, 8, seed=1)
-    expected, found = nl.extract(checkpoint, episodes), nl.extract(checkpoint, episodes, batch_size=batch_size)
-    np.testing.assert_allclose(found.X, expected.X, atol=1e-6)
-    assert list(found.obs_names) == list(expected.obs_names)
+    expected, result = nl.extract(checkpoint, episodes), nl.extract(checkpoint, episodes, batch_size=batch_size)
+    np.testing.assert_allclose(result.X, expected.X, atol=1e-6)
+    assert list(result.obs_names) == list(expected.obs_names)
 
 
 def test_padding_changes_nothing(checkpoint: Checkpoint) -> None:
     whole = checkpoint.world.sample(4, 8, seed=1)
     length = np.array([8, 3, 1, 5])
     real = np.arange(8) < length[:, None]
-    # Padding may be any number, and wider than the context.
+    # Padding may hold any number, and extend past the context.
     tokens = np.pad(np.where(real, whole.tokens, -100), ((0, 0), (0, 5)), constant_values=77)
     padded = nl.extract(checkpoint, Episodes(tokens, states={}, length=length))
     plain = nl.extract(checkpoint, whole)[real.ravel()]
     assert list(padded.obs_names) == list(plain.obs_names)
     for name in nl.sites(plain):
         np.testing.assert_allclose(nl.site(padded, name), nl.site(plain, name), atol=1e-6)
-    # Products of other shapes round the last bit in another way on some processors.
+    # On some processors, products of other shapes round the last bit differently.
     np.testing.assert_allclose(nl.column(padded, "belief"), nl.column(plain, "belief"), atol=1e-12)
 
 
-def test_without_episodes_every_model_reads_the_same(
+def test_default_episodes_are_the_same_for_every_model(
     checkpoint: Checkpoint, make_checkpoint: Callable[..., Checkpoint]
 ) -> None:
-    one, two = nl.extract(checkpoint, sites="hidden"), nl.extract(make_checkpoint("next_token", 1), sites="hidden")
-    assert one.n_obs == 512 * 8
-    assert nl.meta(one)["episodes_sha256"] == nl.meta(two)["episodes_sha256"] == nl.heldout(checkpoint).sha256
-    assert nl.concatenate([one, two]).uns["nextlat_viz"]["same_episodes"]
+    first, two = nl.extract(checkpoint, sites="hidden"), nl.extract(make_checkpoint("next_token", 1), sites="hidden")
+    assert first.n_obs == 512 * 8
+    assert nl.meta(first)["episodes_sha256"] == nl.meta(two)["episodes_sha256"] == nl.heldout(checkpoint).sha256
+    assert nl.concatenate([first, two]).uns["nextlat_viz"]["same_episodes"]
 
 
 @pytest.mark.parametrize("sites", ["block1", ["block1"], ["hidden", "block1"]])
-def test_only_some_sites(checkpoint: Checkpoint, sites: str | list[str]) -> None:
+def test_a_choice_of_sites(checkpoint: Checkpoint, sites: str | list[str]) -> None:
     latents = nl.extract(checkpoint, checkpoint.world.sample(2, 3, seed=0), sites=sites)
     assert nl.sites(latents) == ["block1", "hidden"]
 
@@ -91,7 +91,7 @@ def test_the_model_is_left_as_it_was(checkpoint: Checkpoint) -> None:
     assert not checkpoint.model.backbone.training
 
 
-def test_low_precision_comes_out_as_float32(checkpoint: Checkpoint) -> None:
+def test_latents_of_a_half_precision_model_are_float32(checkpoint: Checkpoint) -> None:
     checkpoint.model.backbone.bfloat16()
     latents = nl.extract(checkpoint, checkpoint.world.sample(2, 3, seed=0))
     assert latents.X.dtype == np.float32
@@ -99,25 +99,25 @@ def test_low_precision_comes_out_as_float32(checkpoint: Checkpoint) -> None:
     np.testing.assert_allclose(nl.column(latents, "next_token_probs").sum(1), 1, atol=1e-6)
 
 
-def test_progress_can_be_seen_and_silenced(checkpoint: Checkpoint, capfd: pytest.CaptureFixture[str]) -> None:
+def test_progress_bar_can_be_switched_off(checkpoint: Checkpoint, capfd: pytest.CaptureFixture[str]) -> None:
     episodes = checkpoint.world.sample(2, 3, seed=0)
     nl.extract(checkpoint, episodes, progress=False)
     assert capfd.readouterr().err == ""
 
 
-def test_progress_is_told_and_can_end_the_reading(checkpoint: Checkpoint) -> None:
-    episodes, told = checkpoint.world.sample(5, 3, seed=0), []
-    nl.extract(checkpoint, episodes, batch_size=2, progress=lambda read, total: told.append((read, total)))
-    assert told == [(2, 5), (4, 5), (5, 5)]
+def test_progress_may_be_a_callback_that_ends_the_extraction(checkpoint: Checkpoint) -> None:
+    episodes, reports = checkpoint.world.sample(5, 3, seed=0), []
+    nl.extract(checkpoint, episodes, batch_size=2, progress=lambda read, total: reports.append((read, total)))
+    assert reports == [(2, 5), (4, 5), (5, 5)]
 
     def stop(read: int, total: int) -> None:
-        told.append((read, total))
+        reports.append((read, total))
         raise InterruptedError("enough")
 
-    told.clear()
+    reports.clear()
     with pytest.raises(InterruptedError, match="enough"):
         nl.extract(checkpoint, episodes, batch_size=2, progress=stop)
-    assert told == [(2, 5)]
+    assert reports == [(2, 5)]
     assert not checkpoint.model.backbone.training
 
 

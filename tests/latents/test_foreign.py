@@ -25,7 +25,7 @@ class Layer(nn.Module):
 
 
 class Reader(nn.Module):
-    """A causal model of anyone's: a running mean of embeddings, then two layers that return tuples."""
+    """A user's causal model: a running mean of embeddings, then two layers that return tuples."""
 
     def __init__(self, vocabulary: int = 12, dim: int = 8) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ LENGTHS = np.array([6, 3, 1, 5, 6, 2, 4, 6, 6])
 REAL = np.arange(6) < LENGTHS[:, None]
 
 
-def test_sites_are_submodules_as_they_returned() -> None:
+def test_sites_hold_what_submodules_returned() -> None:
     model = Reader().train()
     latents = nl.extract(model, TOKENS, sites=["embed", "layers.*", "norm"], batch_size=4)
     assert nl.sites(latents) == ["embed", "layers.0", "layers.1", "hidden"]
@@ -73,7 +73,7 @@ def test_hidden_may_be_any_site_and_sites_of_any_width() -> None:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_on_either_side_is_no_row(side: str) -> None:
+def test_padding_on_either_side_has_no_row(side: str) -> None:
     whole = nl.extract(Reader(), TOKENS, sites="norm")[REAL.ravel()]
     truth = {"square": TOKENS**2}
     shift = lambda array: np.array([np.roll(row, 6 - n) for row, n in zip(array, LENGTHS, strict=True)])  # noqa: E731
@@ -82,15 +82,15 @@ def test_padding_on_either_side_is_no_row(side: str) -> None:
         tokens, mask, truth = shift(tokens), shift(REAL), {"square": shift(TOKENS**2)}
     else:
         mask = REAL.astype(int)
-    found = nl.extract(Reader(), tokens, sites="norm", mask=mask, truth=truth)
-    np.testing.assert_allclose(found.X, whole.X, atol=1e-6)
-    assert list(found.obs_names) == list(whole.obs_names)
-    np.testing.assert_array_equal(nl.column(found, "square"), (TOKENS**2)[REAL])
+    result = nl.extract(Reader(), tokens, sites="norm", mask=mask, truth=truth)
+    np.testing.assert_allclose(result.X, whole.X, atol=1e-6)
+    assert list(result.obs_names) == list(whole.obs_names)
+    np.testing.assert_array_equal(nl.column(result, "square"), (TOKENS**2)[REAL])
     by_length = nl.extract(Reader(), TOKENS, sites="norm", lengths=LENGTHS)
-    np.testing.assert_array_equal(by_length.X, found.X)
+    np.testing.assert_array_equal(by_length.X, result.X)
 
 
-def test_call_runs_models_of_another_signature() -> None:
+def test_call_runs_models_with_other_arguments() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -99,18 +99,18 @@ def test_call_runs_models_of_another_signature() -> None:
         def forward(self, batch: dict[str, Tensor]) -> Tensor:
             return self.inner(batch["ids"])
 
-    seen = []
+    counts = []
 
     def call(model: nn.Module, tokens: Tensor, real: Tensor) -> Any:
-        seen.append(real.sum().item())
+        counts.append(real.sum().item())
         return model({"ids": tokens})
 
     latents = nl.extract(Two(), TOKENS, sites="inner.norm", lengths=LENGTHS, call=call)
-    assert latents.n_obs == sum(seen) == LENGTHS.sum()
+    assert latents.n_obs == sum(counts) == LENGTHS.sum()
 
 
 @pytest.mark.parametrize("positions", [[2, -1], slice(2, 5), slice(None, None, 2), [5]])
-def test_positions_keep_rows_and_what_was_read(positions: Any) -> None:
+def test_positions_select_rows_and_keep_all_tokens(positions: Any) -> None:
     whole = nl.extract(Reader(), TOKENS, sites="norm", lengths=LENGTHS)
     part = nl.extract(Reader(), TOKENS, sites="norm", lengths=LENGTHS, positions=positions)
     position, length = nl.column(whole, "position"), LENGTHS[nl.column(whole, "episode")]
@@ -172,11 +172,11 @@ def test_without_a_world() -> None:
         nl.world_of(latents)
 
 
-def test_a_vocabulary_too_large_to_list_is_that_of_the_tokens_read() -> None:
+def test_a_large_vocabulary_names_only_the_tokens_read() -> None:
     tokens = TOKENS * 1000 + 7
     latents = nl.extract(Reader(13_000), tokens, sites="norm")
     np.testing.assert_array_equal(nl.column(latents, "token_id").reshape(9, 6), tokens)
-    assert nl.meta(latents)["vocabulary"] == [str(one) for one in np.unique(tokens)]
+    assert nl.meta(latents)["vocabulary"] == [str(token) for token in np.unique(tokens)]
     np.testing.assert_array_equal(nl.tokens_of(latents), TOKENS)
 
 
@@ -207,7 +207,7 @@ def test_errors_say_what_to_do(options: dict[str, Any], error: Any, message: str
         nl.extract(Reader(), TOKENS, **options)
 
 
-def test_more_that_is_refused(checkpoint: Any) -> None:
+def test_mistakes_with_checkpoints_and_positions_are_refused(checkpoint: Any) -> None:
     with pytest.raises(TypeError, match="must be Episodes or integers"):
         nl.extract(Reader(), TOKENS * 0.5, sites="norm")
     with pytest.raises(LatentsError, match="lengths and mask are for arrays"):
@@ -238,7 +238,7 @@ def test_the_order_and_the_gaps_of_own_columns_are_kept() -> None:
     assert obs["whole"].dtype == bool
 
 
-def test_a_column_model_of_ones_own_is_not_overwritten() -> None:
+def test_a_users_column_model_is_not_overwritten() -> None:
     latents = nl.extract(Reader(), TOKENS, sites="norm", truth={"model": TOKENS})
     with pytest.raises(LatentsError, match=r"obs\['model'\] is a column of your own.*rename it"):
         nl.concatenate([latents])

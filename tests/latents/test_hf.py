@@ -51,12 +51,12 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    # The hub's client would wait and try again.
+    # The Hub's client would wait and retry.
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])
-def test_equals_what_transformers_gives(kind: str) -> None:
+def test_latents_equal_hidden_states_of_transformers(kind: str) -> None:
     model = build(kind)
     latents = nl.extract(model, TOKENS, batch_size=16)
     with torch.no_grad():
@@ -75,10 +75,10 @@ def test_padding_changes_nothing(kind: str, side: str) -> None:
     roll = 7 - LENGTHS if side == "left" else LENGTHS * 0
     tokens = np.array([np.roll(row, n) for row, n in zip(TOKENS, roll, strict=True)])
     mask = np.array([np.roll(row, n) for row, n in zip(REAL, roll, strict=True)])
-    found = nl.extract(model, tokens, mask=mask, batch_size=9)
+    result = nl.extract(model, tokens, mask=mask, batch_size=9)
     for episode in range(5):
         alone = nl.extract(model, TOKENS[episode : episode + 1, : LENGTHS[episode]])
-        np.testing.assert_allclose(found.X[nl.column(found, "episode") == episode], alone.X, atol=1e-5)
+        np.testing.assert_allclose(result.X[nl.column(result, "episode") == episode], alone.X, atol=1e-5)
 
 
 def test_from_model_to_probe_to_widget(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_loads_a_folder(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_network")
-def test_what_is_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_cannot_be_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LatentsError, match=r"not a folder with a config\.json"):
         nl.load_hf(folder / "nothing")
     with pytest.raises(LatentsError, match="no model 'nobody/nothing-like-this'"):

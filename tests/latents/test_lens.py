@@ -100,7 +100,7 @@ def test_checkpoints_compute_the_same_in_transformer_lens(shape: dict[str, Any])
     config = TransformerConfig(vocabulary_size=3, context=8, layers=2, heads=4, dim=16, mlp_dim=24, **shape)
     backbone = Transformer(config).eval()
     for weights in backbone.parameters():
-        # Larger than at the start of training, so that attention is far from uniform.
+        # Larger than at initialisation, so that attention is far from uniform.
         nn.init.normal_(weights, std=0.5)
     checkpoint.model.backbone = backbone
     bridge = nlv.to_transformer_lens(checkpoint)

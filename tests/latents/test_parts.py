@@ -48,13 +48,13 @@ def whole(path: Path, **options: Any) -> AnnData:
     return nl.load_latents(path)
 
 
-def test_the_parts_are_the_table_of_one_process(folder: Path, tmp_path: Path) -> None:
+def test_the_parts_equal_the_table_of_one_process(folder: Path, tmp_path: Path) -> None:
     together, alone = nlv.load_latents(folder), whole(tmp_path / "one.h5ad")
     assert sorted(path.name for path in folder.iterdir()) == [f"part{k}of3.h5ad" for k in (1, 2, 3)]
     assert together.X.tobytes() == alone.X.tobytes()
     assert_same(together, alone)
     assert together.uns["nextlat_viz"]["extraction"] == alone.uns["nextlat_viz"]["extraction"]
-    # A part alone is a table too, of the episodes with these numbers.
+    # A single part is a table of its episodes, with their numbers.
     part = nl.load_latents(folder / "part2of3.h5ad")
     assert part.obs["episode"].min() == 16
     pd.testing.assert_frame_equal(part.obs, alone.obs.loc[part.obs_names])
@@ -145,7 +145,7 @@ def test_a_changed_part_is_refused(folder: Path, rank: Any, tmp_path: Path) -> N
         nlv.load_latents(folder)
 
 
-def test_mistakes_are_said(rank: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_named(rank: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(LatentsError, match=r"holds no part of a table, as nlv.extract writes them under torchrun"):
         nlv.load_latents(tmp_path)
     with pytest.raises(LatentsError, match=r"out must end in .h5ad, got .*big; a folder is for several processes"):

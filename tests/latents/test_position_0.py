@@ -25,7 +25,7 @@ from nextlat_viz.training.config import TrainConfig
 
 
 def started(world: worlds.World, **sizes: object) -> Checkpoint:
-    """An untrained model with a start token, of a world, under the card of a shipped one."""
+    """An untrained model of a world, with a start token and the card of a shipped model."""
     config = TrainConfig(context=world.length or 12, layers=1, heads=2, dim=16, mlp_dim=16, **sizes)
     model = build_model("nextlat", config, world, 0).eval()
     shipped = nlv.load("rrxor/nextlat")
@@ -38,7 +38,7 @@ def rrxor() -> Checkpoint:
     return started(worlds.get("rrxor"))
 
 
-def test_its_truth_is_the_prior(rrxor):
+def test_the_belief_at_position_0_is_the_prior(rrxor):
     world = rrxor.world
     episodes = world.sample(5, 6, seed=1)
     latents = nlv.extract(rrxor, episodes, positions=slice(0, None), progress=False)
@@ -56,7 +56,7 @@ def test_its_truth_is_the_prior(rrxor):
     np.testing.assert_allclose(first.obsm["next_token_probs"].sum(axis=1), 1, rtol=1e-5)
 
 
-def test_without_it_rows_are_as_before(rrxor):
+def test_other_rows_do_not_depend_on_position_0(rrxor):
     episodes = rrxor.world.sample(5, 6, seed=1)
     latents = nlv.extract(rrxor, episodes, progress=False)
     whole = nlv.extract(rrxor, episodes, positions=slice(0, None), progress=False)
@@ -66,7 +66,7 @@ def test_without_it_rows_are_as_before(rrxor):
     assert latents.obs["state"].tolist() == after.obs["state"].tolist()
 
 
-def test_tokens_and_prefixes_know_it(rrxor, tmp_path):
+def test_tokens_and_prefixes_include_position_0(rrxor, tmp_path):
     episodes = rrxor.world.sample(5, 6, seed=1)
     whole = nlv.extract(rrxor, episodes, positions=slice(0, None), progress=False)
     assert tables.tokens_of(whole).tolist() == episodes.tokens.tolist()
@@ -80,7 +80,7 @@ def test_tokens_and_prefixes_know_it(rrxor, tmp_path):
     assert few.isbacked
 
 
-def test_probes_read_the_prior_there(rrxor):
+def test_probes_read_the_prior_at_position_0(rrxor):
     latents = nlv.extract(rrxor, rrxor.world.sample(40, 6, seed=1), positions=slice(0, None), progress=False)
     by_position = probe_positions(latents, nlv.probe(latents, "belief"))
     assert by_position["position"].tolist() == list(range(7))
@@ -88,7 +88,7 @@ def test_probes_read_the_prior_there(rrxor):
         nlv.probe(latents, "state")
 
 
-def test_the_widgets_show_it_and_the_cursor_goes_there(rrxor):
+def test_the_widgets_show_position_0(rrxor):
     latents = nlv.extract(rrxor, rrxor.world.sample(40, 6, seed=1), positions=slice(0, None), progress=False)
     state = nlv.ViewState(latents)
     views = [nlv.LatentExplorer(state=state), nlv.ProbeLab(state=state), nlv.TrajectoryCompare(state=state)]
@@ -112,7 +112,7 @@ def test_the_widgets_show_it_and_the_cursor_goes_there(rrxor):
     ("name", "column", "value"),
     [("othello", "turn", "black"), ("othello", "score", 0), ("a5", "state", "e"), ("taxi", "moves_left", None)],
 )
-def test_every_world_says_what_is_true_there(name, column, value):
+def test_every_world_has_facts_at_position_0(name, column, value):
     world = worlds.get(name, width=3, height=3) if name == "taxi" else worlds.get(name)
     checkpoint = started(world)
     episodes = world.sample(3, world.length or 5, seed=0)
@@ -121,18 +121,18 @@ def test_every_world_says_what_is_true_there(name, column, value):
     assert values.isna().all() if value is None else (values == value).all()
 
 
-def test_the_states_of_packed_documents_do_not_depend_on_it():
+def test_states_of_packed_documents_do_not_depend_on_the_start_token():
     world = worlds.get("rrxor")
     checkpoint = started(world)
     tokens = world.sample(1, 8, seed=3).tokens
     packed = worlds.Episodes(tokens, {"document": np.array([[0, 0, 0, 0, 1, 1, 1, 1]])})
     together = nlv.extract(checkpoint, packed, progress=False)
-    apart = nlv.extract(checkpoint, worlds.Episodes(tokens.reshape(2, 4)), progress=False)
-    np.testing.assert_allclose(tables.site(together), tables.site(apart), atol=1e-5)
+    separate = nlv.extract(checkpoint, worlds.Episodes(tokens.reshape(2, 4)), progress=False)
+    np.testing.assert_allclose(tables.site(together), tables.site(separate), atol=1e-5)
 
 
 @pytest.mark.parametrize("positions", [[0], slice(0, None), 0])
-def test_a_model_without_a_start_token_has_none(positions):
+def test_a_model_without_a_start_token_has_no_position_0(positions):
     with pytest.raises(LatentsError, match=r"positions holds 0, and .* has no start token"):
         nlv.extract(started(worlds.get("rrxor"), start_token=False), positions=positions, progress=False)
 

@@ -37,7 +37,7 @@ def test_a_row_is_one_episode_and_position(latents: AnnData) -> None:
     assert {values.dtype for values in latents.layers.values()} == {np.dtype(np.float32)}
 
 
-def test_truth_is_the_worlds_own(latents: AnnData) -> None:
+def test_truth_columns_equal_the_worlds(latents: AnnData) -> None:
     world = worlds.get("rrxor")
     tokens = world.sample(6, 5, seed=0).tokens
     np.testing.assert_array_equal(nl.column(latents, "belief"), world.belief(tokens).reshape(30, -1))
@@ -56,7 +56,7 @@ def test_every_world_has_a_table(name: str) -> None:
     assert nl.world_of(latents).spec == world.spec
 
 
-def test_padding_has_no_row_and_does_not_reach_the_belief() -> None:
+def test_padding_has_no_row_and_does_not_change_the_belief() -> None:
     world = worlds.get("rrxor")
     whole = world.sample(4, 6, seed=2)
     length = np.array([6, 2, 0, 4])
@@ -68,7 +68,7 @@ def test_padding_has_no_row_and_does_not_reach_the_belief() -> None:
     np.testing.assert_array_equal(nl.tokens_of(latents), np.where(rows, whole.tokens, -1)[[0, 1, 3]])
 
 
-def test_further_states_are_columns() -> None:
+def test_other_states_are_columns() -> None:
     world = worlds.get("z1r")
     episodes = world.sample(2, 3, seed=0)
     states = {
@@ -83,7 +83,7 @@ def test_further_states_are_columns() -> None:
     assert nl.column(latents, "place").shape == (6, 2)
 
 
-def test_no_rows_is_an_error() -> None:
+def test_a_table_without_rows_is_refused() -> None:
     world = worlds.get("z1r")
     with pytest.raises(LatentsError, match="every episode is empty"):
         table_of(world.sample(2, 3, seed=0)[:0], world)
@@ -124,7 +124,7 @@ def test_errors_say_what_exists(latents: AnnData, wrong, message: str) -> None:
         wrong(latents)
 
 
-def test_slices_keep_their_meaning(latents: AnnData) -> None:
+def test_slices_keep_tokens_and_facts(latents: AnnData) -> None:
     # Copying a view drops the categories that are not in it, and with them the old codes of the tokens.
     ones = latents[(latents.obs["token"] == "1").to_numpy()].copy()
     assert list(ones.obs["token"].cat.categories) == ["1"]
@@ -139,7 +139,7 @@ def test_slices_keep_their_meaning(latents: AnnData) -> None:
     assert list(shuffled.obs_names[rows]) == [f"e3p{p}" for p in range(1, 6)]
 
 
-def test_select_keeps_categories_and_leaves_the_table_alone(latents: AnnData) -> None:
+def test_select_keeps_categories_and_does_not_change_the_table(latents: AnnData) -> None:
     chosen = nl.select(latents, nl.column(latents, "episode") < 4, position=range(3, 6), token="1")
     assert set(nl.column(chosen, "position")) <= {3, 4, 5}
     assert set(nl.column(chosen, "episode")) <= {0, 1, 2, 3}
@@ -150,7 +150,7 @@ def test_select_keeps_categories_and_leaves_the_table_alone(latents: AnnData) ->
     assert anndata.settings.remove_unused_categories
 
 
-def test_concatenate_keeps_every_model_apart(latents: AnnData) -> None:
+def test_concatenate_keeps_the_rows_and_card_of_each_model(latents: AnnData) -> None:
     latents.obsm["X_pca"] = np.zeros((30, 2))
     other = make_latents(n=6, length=5, dim=4, label="next-token", blocks=1)
     both = nl.concatenate([latents, other])
@@ -163,12 +163,12 @@ def test_concatenate_keeps_every_model_apart(latents: AnnData) -> None:
     np.testing.assert_array_equal(nl.tokens_of(both), nl.tokens_of(latents))
     with pytest.raises(LatentsError, match="several models"):
         nl.meta(both)
-    for name, one in {"NextLat": latents, "next-token": other}.items():
+    for name, table in {"NextLat": latents, "next-token": other}.items():
         for part in (nl.select(both, model=name), both[(both.obs["model"] == name).to_numpy()]):
-            np.testing.assert_array_equal(part.X, one.X)
-            np.testing.assert_array_equal(nl.column(part, "belief"), nl.column(one, "belief"))
-            assert nl.meta(part)["weights_sha256"] == nl.meta(one)["weights_sha256"]
-            assert json.loads(nl.meta(part)["card"]) == json.loads(nl.meta(one)["card"])
+            np.testing.assert_array_equal(part.X, table.X)
+            np.testing.assert_array_equal(nl.column(part, "belief"), nl.column(table, "belief"))
+            assert nl.meta(part)["weights_sha256"] == nl.meta(table)["weights_sha256"]
+            assert json.loads(nl.meta(part)["card"]) == json.loads(nl.meta(table)["card"])
     again = nl.concatenate([nl.select(both, model="NextLat"), nl.select(both, model="next-token")], names=["a", "b"])
     assert list(again.obs_names[[0, 30]]) == ["a:e0p1", "b:e0p1"]
 
@@ -179,10 +179,10 @@ def test_concatenate_names_models_of_one_label_by_checkpoint() -> None:
     assert list(nl.metas(nl.concatenate(same))) == ["rrxor/nextlat/seed0 step 100", "rrxor/nextlat/seed1 step 100"]
 
 
-def test_concatenate_says_when_episodes_differ() -> None:
-    one, two = (make_latents(n=2, length=3, dim=4, label=f"m{seed}", seed=seed) for seed in (0, 1))
+def test_concatenate_warns_if_episodes_differ() -> None:
+    first, two = (make_latents(n=2, length=3, dim=4, label=f"m{seed}", seed=seed) for seed in (0, 1))
     with pytest.warns(UserWarning, match="read from different episodes"):
-        both = nl.concatenate([one, two])
+        both = nl.concatenate([first, two])
     with pytest.raises(LatentsError, match="read different episodes"):
         nl.tokens_of(both)
     np.testing.assert_array_equal(nl.tokens_of(nl.select(both, model="m1")), nl.tokens_of(two))
@@ -206,7 +206,7 @@ def test_summary_has_a_line_per_model(latents: AnnData) -> None:
     pd.testing.assert_frame_equal(nl.summary(latents), lines.iloc[:1])
 
 
-def test_names_that_are_markup_are_only_names() -> None:
+def test_names_with_markup_stay_text() -> None:
     latents = make_latents(n=2, length=3, dim=4, label="<b>a/b</b>")
     both = nl.concatenate([latents, make_latents(n=2, length=3, dim=4)])
     assert set(nl.column(both, "model")) == {"<b>a/b</b>", "NextLat"}

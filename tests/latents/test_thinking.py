@@ -32,7 +32,7 @@ def boards(model):
 
 
 def states(model, boards, steps):
-    """(step, site, board, cell, dim), by the network itself."""
+    """Return the states (step, site, board, cell, dim) from the network itself."""
     with torch.no_grad():
         passes = list(model.model.backbone.steps(torch.from_numpy(boards.tokens), steps))
     return np.stack([[z.numpy(), y.numpy()] for y, z in passes])
@@ -44,8 +44,8 @@ def test_a_row_per_board_and_step(model, boards):
     assert nl.sites(table) == ["z", "hidden"]
     expected = states(model, boards, 3).mean(axis=3)
     for site, values in zip(["z", "y"], expected.swapaxes(0, 1), strict=True):
-        found = nl.site(table, site).reshape(6, 3, 16)
-        np.testing.assert_allclose(found, values.swapaxes(0, 1), atol=1e-5)
+        result = nl.site(table, site).reshape(6, 3, 16)
+        np.testing.assert_allclose(result, values.swapaxes(0, 1), atol=1e-5)
     assert table.obs["episode"].tolist() == np.repeat(np.arange(6), 3).tolist()
     assert table.obs["position"].tolist() == [1, 2, 3] * 6
     assert table.obs["trained"].tolist() == ["yes", "yes", "no"] * 6
@@ -55,7 +55,7 @@ def test_a_row_per_board_and_step(model, boards):
     np.testing.assert_array_equal(nl.tokens_of(table), boards.tokens)
 
 
-def test_the_columns_are_true_of_the_answers(model, boards):
+def test_the_columns_are_the_facts_of_the_answers(model, boards):
     table, thinking = nlv.extract(model, boards), think(model, boards)
     answers = thinking.answers()
     for episode, row in enumerate(table.obs.groupby("episode")):
@@ -73,7 +73,7 @@ def test_the_columns_are_true_of_the_answers(model, boards):
 
 def test_a_row_per_cell(model, boards):
     table = nlv.extract(model, boards, "z", cells=True)
-    # An episode is a cell of a board, and a position a step.
+    # An episode is a cell of a board, and a position is a step.
     assert table.shape == (6 * 25 * 2, 16)
     expected = states(model, boards, 2)
     np.testing.assert_allclose(table.X.reshape(6, 25, 2, 16), expected[:, 1].transpose(1, 2, 0, 3), atol=1e-5)
@@ -97,7 +97,7 @@ def test_probes_projections_and_trajectories_take_the_table(model):
     table, untrained = (nlv.extract(each, boards, steps=3) for each in (model, model.untrained()))
     result = nlv.probe(table, "distance", untrained=untrained, n_bootstrap=2)
     assert result.untrained is not None
-    # Boards that are the same are on the same side of the split.
+    # Equal boards are on the same side of the split.
     contents = {tuple(boards.tokens[episode]) for episode in result.test_episodes}
     rest = set(range(40)) - set(result.test_episodes.tolist())
     assert contents.isdisjoint(tuple(boards.tokens[episode]) for episode in rest)
@@ -112,7 +112,7 @@ def test_probes_projections_and_trajectories_take_the_table(model):
     assert np.isfinite(nlv.probe(cells, "right", n_bootstrap=2).score)
 
 
-def test_margins_and_guidance_are_those_of_the_definition(model, boards):
+def test_margins_and_guidance_equal_their_definitions(model, boards):
     thinking = think(model, boards, steps=2)
     passes = states(model, boards, 2)[:, 1]
     head = model.model.backbone.head.weight.detach().numpy()

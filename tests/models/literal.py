@@ -1,4 +1,4 @@
-"""What every objective is held against: small batches, and agreement with a literal reading, value and gradient."""
+"""Small batches, and the comparison of losses and gradients with a literal reading, for tests of every objective."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_batch(prompt: int = 0, length: int | None = None, documents: torch.Tens
 def agree(
     make: Callable[[], Objective], literal: Callable, batch: Batch, names: Iterable[str], rtol: float = 1e-9
 ) -> None:
-    """Hold each named loss and its gradients, parameter by parameter, against the literal reading."""
+    """Compare each named loss and its gradients, parameter by parameter, with the literal reading."""
     for name in names:
         ours, theirs = make(), make()
         loss, expected = ours(batch)[name], literal(theirs, batch)[name]

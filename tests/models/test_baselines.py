@@ -20,7 +20,7 @@ def document(batch, b, t):
 
 
 def future_pairs(batch, horizon):
-    """(row, t, i) whose token t+i is in the same document and whose prediction of token t+i+1 is scored."""
+    """Return (row, t, i) where token t+i is in the same document and the prediction of token t+i+1 is scored."""
     rows, length = batch.inputs.shape
     for b in range(rows):
         for t in range(length):
@@ -51,7 +51,7 @@ def with_future(objective, batch, hidden, terms):
 
 
 def attend(attention, rows, allowed):
-    """One attention layer over rows (T, dim): every head, every pair of places, by the book."""
+    """Compute one attention layer over rows (T, dim) literally: every head, every pair of positions."""
     length, dim = rows.shape
     size = dim // attention.heads
     q, k, v = (rows @ attention.qkv.weight.T).split(dim, dim=1)
@@ -132,7 +132,7 @@ def literal_bst(objective, batch):
                 if s == length:
                     back = objective.empty
                 else:
-                    # Reading on from the end of the document: what lies past it is another document or padding.
+                    # Stop at the end of the document: after it come another document or padding.
                     end = max(u for u in range(length) if its(b, u) == its(b, s)) + 1
                     back = objective.backward_encoder(tokens[b : b + 1, s:end].flip(1))[0, -1]
                 x = torch.cat([ahead[b, t], back])
@@ -158,7 +158,7 @@ def test_future_tokens_agree_with_the_equations(kind, literal, case, horizon):
 @pytest.mark.parametrize("case", BATCHES)
 def test_both_ends_agree_with_the_equations(case):
     make = lambda: drawn(lambda: BeliefState(Transformer(CONFIG), pairs=1000))  # noqa: E731
-    # Rotations are kept in single precision, and a suffix that does not end its row is read at another place.
+    # Rotations are in single precision, and a suffix before the end of its row is read at other positions.
     agree(make, literal_bst, make_batch(**BATCHES[case]), ("loss", "next", "previous"), rtol=1e-6)
 
 
@@ -180,7 +180,7 @@ def test_drawn_pairs_estimate_all_pairs():
     assert some(batch)["next_token"] == whole(batch)["next_token"]
 
 
-def test_the_next_token_law_of_a_belief_state_transformer_is_that_of_the_empty_suffix():
+def test_bst_predicts_the_next_token_with_an_empty_suffix():
     objective, batch = drawn(lambda: BeliefState(Transformer(CONFIG))), make_batch()
     logits = objective.logits(objective.backbone(batch.inputs))
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
@@ -190,14 +190,14 @@ def test_the_next_token_law_of_a_belief_state_transformer_is_that_of_the_empty_s
 @pytest.mark.parametrize("objective", [name for name, kind in OBJECTIVES.items() if kind.next_tokens])
 def test_the_same_seed_starts_every_objective_from_the_same_backbone(objective):
     world, config = nlv.worlds.get("z1r"), TrainConfig(layers=1)
-    one, other = build_model(objective, config, world, 3), build_model("next_token", config, world, 3)
+    first, other = build_model(objective, config, world, 3), build_model("next_token", config, world, 3)
     for (name, mine), (_, theirs) in zip(
-        one.backbone.named_parameters(), other.backbone.named_parameters(), strict=True
+        first.backbone.named_parameters(), other.backbone.named_parameters(), strict=True
     ):
         assert torch.equal(mine, theirs), name
 
 
-def test_no_pairs_and_no_room_are_refused():
+def test_zero_pairs_and_too_long_horizons_are_refused():
     with pytest.raises(ValueError, match="pairs=0 must be at least 1"):
         BeliefState(Transformer(CONFIG), pairs=0)
     for kind in (MultiToken, JointToken):
@@ -205,7 +205,7 @@ def test_no_pairs_and_no_room_are_refused():
             kind(Transformer(CONFIG), horizon=8)
 
 
-def test_a_row_of_prompt_alone_scores_nothing():
+def test_a_row_of_prompt_only_scores_nothing():
     batch = make_batch()
     silent = Batch(batch.inputs, batch.targets, torch.zeros_like(batch.target_mask), batch.valid)
     for kind in (MultiToken, JointToken, BeliefState):

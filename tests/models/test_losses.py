@@ -1,4 +1,4 @@
-"""Losses over a vocabulary: in pieces and of some rows as in one go and of all, with bounded memory."""
+"""Losses over a vocabulary: computed in pieces or on some rows they are the same, with bounded memory."""
 
 import pytest
 import torch
@@ -20,23 +20,23 @@ def losses_and_gradients(name, batch, monkeypatch, most=1 << 25, gathers=True):
     with monkeypatch.context() as patch:
         patch.setattr(losses, "MOST_LOGITS", most)
         patch.setattr(torch.compiler, "is_compiling", lambda: not gathers)
-        found = objective(batch)
-        found["loss"].backward()
-    return found, {key: parameter.grad for key, parameter in objective.named_parameters()}
+        result = objective(batch)
+        result["loss"].backward()
+    return result, {key: parameter.grad for key, parameter in objective.named_parameters()}
 
 
 @pytest.mark.parametrize("how", [{"most": 28}, {"gathers": False}, {"most": 28, "gathers": False}], ids=str)
 @pytest.mark.parametrize("case", BATCHES)
 @pytest.mark.parametrize("name", [name for name, kind in OBJECTIVES.items() if kind.next_tokens])
-def test_pieces_and_rows_change_nothing(name, case, how, monkeypatch):
+def test_pieces_and_selected_rows_give_the_same_losses(name, case, how, monkeypatch):
     batch = make_batch(**BATCHES[case])
     expected, gradients = losses_and_gradients(name, batch, monkeypatch)
-    found, its = losses_and_gradients(name, batch, monkeypatch, **how)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    result, its = losses_and_gradients(name, batch, monkeypatch, **how)
+    torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(its, gradients, rtol=1e-5, atol=1e-6)
 
 
-def test_nothing_scored_costs_nothing_and_has_a_gradient():
+def test_no_scored_position_gives_a_loss_of_zero_with_a_gradient():
     head, hidden = torch.nn.Linear(3, 5, bias=False), torch.randn(2, 4, 3, requires_grad=True)
     nowhere = torch.zeros(2, 4, dtype=torch.bool)
     loss = token_loss(head, hidden, torch.zeros(2, 4, dtype=torch.long), nowhere)
@@ -45,7 +45,7 @@ def test_nothing_scored_costs_nothing_and_has_a_gradient():
     assert not hidden.grad.any()
 
 
-def test_rows_are_those_that_count_time_first():
+def test_rows_are_the_scored_positions_in_order_of_time():
     mask = torch.tensor([[False, False, True], [False, True, True]])
     rows = Rows.of(mask)
     values = torch.arange(6).view(2, 3)
@@ -59,7 +59,7 @@ def test_rows_are_those_that_count_time_first():
 
 
 class Largest(torch.overrides.TorchFunctionMode):
-    """Keeps the most numbers that any tensor had that was asked for."""
+    """Record the size of the largest tensor that was made."""
 
     def __init__(self):
         self.numbers = 0

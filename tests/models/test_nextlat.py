@@ -16,7 +16,7 @@ def make_objective(horizon=2, lambda_h=1.5, lambda_kl=0.7, **options):
 
 
 def literal_losses(objective, batch):
-    """Equations 5, 6, 8 and 9 one term at a time; gradients flow exactly where the text lets them."""
+    """Compute equations 5, 6, 8 and 9 term by term; gradients flow exactly where the paper says."""
     backbone, psi = objective.backbone, objective.psi
     hidden = backbone(batch.inputs, batch.documents)
     head = backbone.head.weight
@@ -92,7 +92,7 @@ def test_latent_losses_never_reach_the_head(name):
 
 @pytest.mark.parametrize("name", ["next_h", "kl"])
 def test_latent_losses_never_reach_their_target(name):
-    """With the starting state cut off, nothing is left through which the trunk could be reached but embeddings."""
+    """With the starting state detached, gradients can reach the trunk only through embeddings."""
     objective = make_objective(horizon=2)
     batch = make_batch()
     states = objective.backbone.states(batch.inputs)
@@ -120,15 +120,15 @@ def test_latent_losses_never_reach_their_target(name):
     assert all(parameter.grad is None for parameter in objective.backbone.parameters())
 
 
-def test_next_token_loss_is_the_baselines():
+def test_next_token_loss_equals_the_baselines():
     objective = make_objective()
     baseline = NextToken(objective.backbone)
     batch = make_batch(prompt=2)
     torch.testing.assert_close(objective(batch)["next_token"], baseline(batch)["loss"])
 
 
-def test_perfect_dynamics_cost_nothing():
-    """psi that gives the true next state has no latent loss: built from a trunk whose state never moves."""
+def test_perfect_dynamics_have_no_loss():
+    """A psi that gives the true next state has no latent loss: here the trunk's state never changes."""
     objective = make_objective(horizon=3)
     objective.backbone.norm.weight.data.zero_()
     objective.psi.layers[-1].weight.data.zero_()

@@ -25,7 +25,7 @@ SHORT = {"latent_updates": 2, "cycles": 3, "recursion_steps": 3}
 def make(name: str, **schedule: int) -> Recursive:
     objective = drawn(lambda: OBJECTIVES[name](RecursiveNetwork(CONFIG), **schedule))
     if name == "trm":
-        # In the middle, so that both terms have gradients and no puzzle has halted.
+        # In the middle of training, so that both terms have gradients and no puzzle has halted.
         objective.halt.bias.data.fill_(-1.0)
     return objective
 
@@ -106,19 +106,19 @@ def compare(ours, theirs, loss, expected):
 
 
 @pytest.mark.parametrize("name", ["trm", "dis"])
-def test_every_step_is_the_literal_one(name):
+def test_every_step_equals_the_literal_reading(name):
     ours, theirs, batch = make(name, **SHORT), make(name, **SHORT), puzzles(seed=5)
     y = z = torch.zeros(4, 6, 8, dtype=torch.double)
     following: Batch | None = batch
     while following is not None:
         ours.zero_grad(), theirs.zero_grad()
-        found = ours(following)
+        result = ours(following)
         x = puzzle(theirs.backbone, batch.inputs)
         y, z = recursion(theirs.backbone, x, y.detach(), z.detach(), n=2, cycles=3)
-        compare(ours, theirs, found["loss"], losses(theirs, y, following))
-        torch.testing.assert_close(found["carried"], torch.stack([y, z]), rtol=1e-9, atol=1e-12)
-        assert not found["carried"].requires_grad
-        last, following = following, ours.following(following, found)
+        compare(ours, theirs, result["loss"], losses(theirs, y, following))
+        torch.testing.assert_close(result["carried"], torch.stack([y, z]), rtol=1e-9, atol=1e-12)
+        assert not result["carried"].requires_grad
+        last, following = following, ours.following(following, result)
     assert last.step == 2
 
 
@@ -130,9 +130,9 @@ def test_the_baselines_have_a_gradient_through_every_step(name, steps):
     y = z = torch.zeros_like(x)
     for _ in range(steps):
         y, z = recursion(theirs.backbone, x, y, z, n=2, cycles=1)
-    found = ours(batch)
-    compare(ours, theirs, found["loss"], losses(theirs, y, batch))
-    assert ours.following(batch, found) is None
+    result = ours(batch)
+    compare(ours, theirs, result["loss"], losses(theirs, y, batch))
+    assert ours.following(batch, result) is None
 
 
 @pytest.mark.parametrize("name", ["trm", "dis", "one_pass", "equal_depth"])
@@ -151,20 +151,20 @@ def test_forward_passes_are_those_of_the_schedule(name):
     assert passes == objective.backbone.schedule.passes == published[name]
 
 
-def test_the_published_ratio_of_forward_passes():
+def test_forward_passes_have_the_published_ratio():
     assert Schedule(6, 3, 16).passes / Schedule(2, 1, 6).passes == pytest.approx(336 / 18)
 
 
 def test_a_puzzle_that_halts_takes_no_further_steps():
     objective, batch = make("trm", **SHORT), puzzles()
-    found = objective(batch)
-    found["halted"] = torch.tensor([True, False, True, False])
-    later = objective.following(batch, found)
+    result = objective(batch)
+    result["halted"] = torch.tensor([True, False, True, False])
+    later = objective.following(batch, result)
     assert torch.equal(later.inputs, batch.inputs[[1, 3]])
     assert torch.equal(later.targets, batch.targets[[1, 3]])
-    assert torch.equal(later.carried, found["carried"][:, [1, 3]])
+    assert torch.equal(later.carried, result["carried"][:, [1, 3]])
     assert later.step == 1
-    assert objective.following(batch, found | {"halted": torch.ones(4, dtype=torch.bool)}) is None
+    assert objective.following(batch, result | {"halted": torch.ones(4, dtype=torch.bool)}) is None
     objective.halt.bias.data.fill_(100.0)
     assert objective(batch)["halted"].all()
 
@@ -186,7 +186,7 @@ def test_targets_of_the_steps_come_closer_to_the_answer():
     assert not torch.equal(steps[0], objective.target(replace(many, seed=4)))
 
 
-def test_every_cell_reads_every_cell_and_cells_are_told_apart():
+def test_every_cell_reads_every_cell_and_knows_its_place():
     network = make("dis").backbone
     tokens = torch.zeros(1, 6, dtype=torch.long)
     states = network(tokens)[0]
@@ -196,7 +196,7 @@ def test_every_cell_reads_every_cell_and_cells_are_told_apart():
         assert ((states - changed).abs().amax(dim=1) > 1e-6).all()
 
 
-def test_the_average_of_the_weights_is_that_of_every_optimiser_step():
+def test_weights_are_averaged_over_every_optimiser_step():
     objective = make("dis", **SHORT).float()
     optimizer = torch.optim.AdamW(objective.parameters(), lr=0.05)
     engine = Engine(objective, optimizer, TrainConfig(ema=0.8, learning_rate=0.05), start_fabric(accelerator="cpu"))

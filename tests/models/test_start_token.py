@@ -22,7 +22,7 @@ def backbone() -> Transformer:
     return model
 
 
-def test_it_is_a_token_after_the_others_that_is_never_predicted(backbone):
+def test_the_start_token_is_the_last_id_and_never_predicted(backbone):
     assert backbone.start == 4
     assert backbone.started(torch.tensor([[1, 2]])).tolist() == [[4, 1, 2]]
     assert backbone.logits(backbone(backbone.started(torch.zeros(1, 0, dtype=torch.long)))).shape == (1, 1, 4)
@@ -31,7 +31,7 @@ def test_it_is_a_token_after_the_others_that_is_never_predicted(backbone):
     assert plain.started(torch.tensor([[1, 2]])).tolist() == [[1, 2]]
 
 
-def test_a_repeated_token_has_a_state_of_its_own_at_every_position(backbone):
+def test_a_repeated_token_has_different_states_at_different_positions(backbone):
     hidden = backbone(backbone.started(torch.ones(1, 8, dtype=torch.long)))[0, 1:]
     assert torch.pdist(hidden).min() > 1e-3
     torch.manual_seed(0)
@@ -39,7 +39,7 @@ def test_a_repeated_token_has_a_state_of_its_own_at_every_position(backbone):
     assert torch.pdist(plain(torch.ones(1, 8, dtype=torch.long))[0]).max() < 1e-9
 
 
-def test_the_context_counts_tokens_without_it(backbone):
+def test_the_context_does_not_count_the_start_token(backbone):
     assert backbone(backbone.started(torch.zeros(1, 8, dtype=torch.long))).shape == (1, 9, 16)
     with pytest.raises(ValueError, match="tokens: 9 positions are more than this model's context of 8"):
         backbone(backbone.started(torch.zeros(1, 9, dtype=torch.long)))
@@ -53,7 +53,7 @@ def test_packed_documents_have_the_states_of_each_alone(backbone):
     torch.testing.assert_close(hidden[:, 4:], backbone(backbone.started(second))[:, 1:])
 
 
-def test_a_cache_of_ragged_rows_reads_it_once(backbone):
+def test_a_cache_of_ragged_rows_reads_the_start_token_once(backbone):
     rows = [torch.tensor([1, 2, 0, 3]), torch.tensor([], dtype=torch.long), torch.tensor([2])]
     tokens, counts = torch.zeros(3, 4, dtype=torch.long), torch.tensor([len(row) for row in rows])
     for padded, row in zip(tokens, rows, strict=True):
@@ -83,7 +83,7 @@ def test_a_batch_scores_the_first_token_from_position_0():
     assert batch.documents.tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
-def test_nothing_is_predicted_from_it_where_targets_are_given():
+def test_no_target_is_predicted_at_position_0():
     batch = Batch.from_episodes(Episodes(np.array([[1, 2]]), targets=np.array([[3, 0]])), start=4)
     assert batch.inputs.tolist() == [[4, 1, 2]]
     assert batch.targets.tolist() == [[0, 3, 0]]
@@ -92,7 +92,7 @@ def test_nothing_is_predicted_from_it_where_targets_are_given():
 
 
 @pytest.mark.parametrize("objective", [name for name, kind in OBJECTIVES.items() if kind.next_tokens])
-def test_every_objective_trains_with_it(objective, backbone):
+def test_every_objective_trains_with_a_start_token(objective, backbone):
     model = OBJECTIVES[objective](backbone).double()
     batch = Batch.from_episodes(Episodes(np.random.default_rng(0).integers(4, size=(3, 8))), start=backbone.start)
     losses = model(batch)

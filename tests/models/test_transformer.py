@@ -71,19 +71,12 @@ def test_agrees_with_the_architecture_written_out(model, tokens):
     torch.testing.assert_close(model(tokens), literal_forward(model, tokens), rtol=1e-4, atol=1e-5)
 
 
-def test_is_causal(model, tokens):
+def test_attention_is_causal(model, tokens):
     changed = tokens.clone()
     changed[:, 6] = (changed[:, 6] + 1) % 5
     before, after = model(tokens), model(changed)
     torch.testing.assert_close(before[:, :6], after[:, :6])
     assert not torch.allclose(before[:, 6:], after[:, 6:])
-
-
-@pytest.mark.parametrize("pieces", [[10], [4, 6], [1] * 10, [3, 1, 6]])
-def test_cache_gives_the_states_of_one_pass(model, tokens, pieces):
-    cache = KVCache(CONFIG, batch_size=3, like=model.head.weight)
-    parts = torch.cat([model(piece, cache=cache) for piece in tokens.split(pieces, dim=1)], dim=1)
-    torch.testing.assert_close(parts, model(tokens), rtol=1e-4, atol=1e-5)
 
 
 def test_cache_rolls_back(model, tokens):
@@ -106,18 +99,18 @@ def test_documents_do_not_see_each_other(model, tokens):
 
 
 def test_rotary_positions_are_relative(model, tokens):
-    """A document reads the same wherever it lies in a packed row."""
+    """A document has the same states at every place in a packed row."""
     documents = torch.tensor([[0] * 4 + [1] * 6]).expand(3, 10)
     torch.testing.assert_close(model(tokens, documents)[:, 4:], model(tokens[:, 4:]), rtol=1e-3, atol=1e-4)
 
 
-def test_a_run_of_one_token_looks_the_same_at_any_length(model):
-    """The blind spot the class documents."""
+def test_a_run_of_one_token_has_one_state_at_any_length(model):
+    """This is a limitation that the class documents."""
     hidden = model(torch.full((1, 10), 3))
     torch.testing.assert_close(hidden, hidden[:, :1].expand_as(hidden), rtol=1e-4, atol=1e-5)
 
 
-def test_sites_are_the_states(model, tokens):
+def test_sites_names_the_states(model, tokens):
     states = model.states(tokens)
     assert list(states) == model.sites == ["embed", "block0", "block1", "hidden"]
     torch.testing.assert_close(states["hidden"], model(tokens))
@@ -129,7 +122,7 @@ def test_head_is_not_the_embedding(model):
     assert not [name for name, _ in model.named_parameters() if "bias" in name]
 
 
-def test_too_long(model, tokens):
+def test_sequences_longer_than_the_context_are_refused(model, tokens):
     with pytest.raises(ValueError, match="11 positions are more than this model's context of 10"):
         model(torch.cat([tokens, tokens[:, :1]], dim=1))
 
@@ -161,7 +154,7 @@ def variant(**options):
 
 
 def attend(attention, x, rotation):
-    """Attention by the book: one head, one pair of places at a time."""
+    """Compute attention literally: one head and one pair of positions at a time."""
     b, t, _ = x.shape
     size, heads = attention.size, attention.heads
     parts = (x @ attention.qkv.weight.T).split([size * width for width in attention.widths], dim=-1)
@@ -185,29 +178,29 @@ def turn(x, rotation):
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
-def test_attention_is_what_it_says(options):
+def test_attention_equals_a_literal_reading(options):
     model, x = variant(**options), torch.randn(2, 6, 16, dtype=torch.float64)
     attention, rotation = model.blocks[0].attention, model.rotation[:, :6].double()
     torch.testing.assert_close(attention(x, rotation, None, None, 0), attend(attention, x, rotation))
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
-@pytest.mark.parametrize("pieces", [1, [4, 1, 5]])
-def test_every_variant_generates_as_it_reads(options, pieces):
+@pytest.mark.parametrize("pieces", [1, 10, [4, 1, 5]])
+def test_every_variant_gives_the_same_states_with_a_cache(options, pieces):
     model, tokens = variant(**options), torch.randint(5, (3, 10))
     cache = KVCache(model.config, batch_size=3, like=model.head.weight)
     parts = torch.cat([model(piece, cache=cache) for piece in tokens.split(pieces, dim=1)], dim=1)
     torch.testing.assert_close(parts, model(tokens))
-    held = cache.buffers.element_size() * cache.buffers.numel()
-    assert held == model.config.kv_cache_bytes(batch_size=3, dtype=torch.float64)
+    size = cache.buffers.element_size() * cache.buffers.numel()
+    assert size == model.config.kv_cache_bytes(batch_size=3, dtype=torch.float64)
 
 
-def test_bytes_of_the_cache():
+def test_kv_cache_bytes_equals_the_size_of_the_cache():
     full = variant().config.kv_cache_bytes(batch_size=2, length=7, dtype=torch.bfloat16)
     # The start token takes a place too.
     assert full == 2 * 2 * 8 * 2 * 16 * 2
     bytes_of = [variant(**options).config.kv_cache_bytes(2, 7, torch.bfloat16) for options in VARIANTS]
-    # One projection for key and value halves it; n queries to a head of keys leave an nth.
+    # One projection for key and value halves it; n queries per key head divide it by n.
     assert [its / full for its in bytes_of] == [1, 1 / 2, 1 / 4, 1 / 2, 1, 1 / 2, 1 / 4, 1 / 8]
 
 
@@ -221,21 +214,21 @@ def test_bytes_of_the_cache():
         ),
     ],
 )
-def test_heads_that_do_not_fit(options, message):
+def test_head_counts_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         variant(**options)
 
 
 def ragged(model, tokens, script):
-    """Read rows piece by piece, each its own number of tokens at a time; the states of each row, in order."""
+    """Read rows piece by piece, each with its own number of tokens; return the states of each row, in order."""
     cache = KVCache(model.config, len(tokens), like=model.head.weight)
     states = [[] for _ in tokens]
     for counts in script:
         start, width = cache.lengths, max(counts)
-        given = torch.full((len(tokens), width), 4)
+        padded = torch.full((len(tokens), width), 4)
         for row, count in enumerate(counts):
-            given[row, :count] = tokens[row, start[row] : start[row] + count]
-        read = model(given, cache=cache, counts=torch.tensor(counts))
+            padded[row, :count] = tokens[row, start[row] : start[row] + count]
+        read = model(padded, cache=cache, counts=torch.tensor(counts))
         for row, count in enumerate(counts):
             states[row].append(read[row, :count])
     return cache, [torch.cat(its) for its in states]
@@ -251,7 +244,7 @@ def ragged(model, tokens, script):
     ],
     ids=["two", "four", "equal again"],
 )
-def test_rows_of_different_lengths_read_as_alone(options, script):
+def test_ragged_rows_have_the_states_of_each_alone(options, script):
     model, tokens = variant(**options), torch.randint(5, (3, 10), generator=torch.Generator().manual_seed(2))
     cache, states = ragged(model, tokens, script)
     full = model(tokens)
@@ -261,27 +254,27 @@ def test_rows_of_different_lengths_read_as_alone(options, script):
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
-def test_every_row_rolls_back_by_itself(options):
+def test_rows_roll_back_separately(options):
     model, tokens = variant(**options), torch.randint(5, (3, 10), generator=torch.Generator().manual_seed(3))
     cache, _ = ragged(model, tokens, [[8, 6, 7]])
     cache.truncate(torch.tensor([2, 6, 4]))
     parts = model(torch.stack([tokens[0, 2:6], tokens[1, 6:10], tokens[2, 4:8]]), cache=cache)
     full = model(tokens)
     torch.testing.assert_close(parts, torch.stack([full[0, 2:6], full[1, 6:10], full[2, 4:8]]))
-    # The same places from there on: one block again.
+    # All rows are at the same position again.
     cache.truncate(6)
     torch.testing.assert_close(model(tokens[:, 6:], cache=cache), full[:, 6:])
 
 
 @pytest.mark.parametrize("rows", [torch.tensor([2, 0, 2]), torch.tensor([True, False, True])], ids=["index", "mask"])
-def test_cache_goes_on_with_some_rows(model, tokens, rows):
+def test_cache_keeps_some_rows(model, tokens, rows):
     cache, _ = ragged(model, tokens, [[2, 5, 3]])
     cache.keep(rows)
-    its = tokens[rows]
+    chosen = tokens[rows]
     at = cache.lengths
     assert at.tolist() == torch.tensor([2, 5, 3])[rows].tolist()
-    read = model(its[torch.arange(len(its)), at][:, None], cache=cache)
-    torch.testing.assert_close(read[:, 0], model(its)[torch.arange(len(its)), at], rtol=1e-4, atol=1e-5)
+    read = model(chosen[torch.arange(len(chosen)), at][:, None], cache=cache)
+    torch.testing.assert_close(read[:, 0], model(chosen)[torch.arange(len(chosen)), at], rtol=1e-4, atol=1e-5)
 
 
 def test_cache_of_no_rows(model, tokens):
@@ -291,7 +284,7 @@ def test_cache_of_no_rows(model, tokens):
     assert (cache.length, cache.buffers.shape[2]) == (0, 0)
 
 
-def test_what_a_ragged_cache_refuses(model, tokens):
+def test_bad_counts_are_refused_and_change_nothing(model, tokens):
     cache, _ = ragged(model, tokens, [[9, 2, 3]])
     with pytest.raises(ValueError, match="11 positions are more than this model's context of 10"):
         model(tokens[:, :2], cache=cache)

@@ -8,14 +8,14 @@ import torch
 from nextlat_viz.models import Batch, NextLat, Transformer, TransformerConfig
 
 with warnings.catch_warnings():
-    # It compiles a function with torch.jit as it is imported, which torch calls deprecated.
+    # Its import uses torch.jit, which torch has deprecated.
     warnings.simplefilter("ignore", DeprecationWarning)
     from x_transformers import Decoder, TransformerWrapper
     from x_transformers.next_latent_wrapper import NextLatentWrapper
 
 CONFIG = TransformerConfig(vocabulary_size=7, context=9, layers=2, heads=2, dim=64, mlp_dim=24, start_token=False)
 PSI_WIDTH = 12
-# Theirs takes rotations from frequencies in single precision.
+# x-transformers computes rotations from frequencies in single precision.
 CLOSE = {"rtol": 1e-5, "atol": 1e-7}
 
 
@@ -34,7 +34,7 @@ def tokens():
 
 
 def theirs(ours, rollouts):
-    """The same model and loss of theirs: rotary positions, RMSNorm, SwiGLU, psi; all steps of psi weighed alike."""
+    """Build their model and loss: rotary positions, RMSNorm, SwiGLU, psi with equal weights for all steps."""
     heads, size = CONFIG.heads, CONFIG.dim // CONFIG.heads
     decoder = Decoder(
         **{"dim": CONFIG.dim, "depth": CONFIG.layers, "heads": heads, "attn_dim_head": size, "use_rmsnorm": True},
@@ -50,7 +50,7 @@ def theirs(ours, rollouts):
         return weight.view(heads, 2, size // 2, -1).transpose(1, 2).flatten(0, 2)
 
     def scale(norm, weight):
-        """Their norm keeps how much its scale is over one."""
+        """Their norm stores its scale minus one."""
         norm.g.copy_(weight - float(norm.unit_offset))
 
     with torch.no_grad():
@@ -67,7 +67,7 @@ def theirs(ours, rollouts):
             attention.to_out.weight.copy_(block.attention.out.weight)
             scale(norms[0], block.attention_norm.weight)
             scale(mlp_norms[0], block.mlp_norm.weight)
-            # Their SwiGLU has the gate last and a bias, here of nothing.
+            # Their SwiGLU has the gate last and a bias, which is set to 0.
             gate, up = block.mlp.gate_up.weight.chunk(2)
             mlp.ff[0].proj.weight.copy_(torch.cat([up, gate]))
             mlp.ff[0].proj.bias.zero_()
@@ -78,7 +78,7 @@ def theirs(ours, rollouts):
 
 
 def batches(tokens):
-    """Their loss on rows of tokens as two batches of ours: for the next token, and for the latent losses.
+    """Return rows of tokens as two batches of ours, one for the next-token loss and one for the latent losses.
 
     They run the transformer on the last token too. No target is known for it, so it is not scored; yet they count
     KL there, where both its sides are known.
@@ -111,9 +111,9 @@ def test_one_step_has_their_losses_and_gradients(ours, tokens):
     wrapper = theirs(ours, 1)
     total, losses = wrapper(tokens, return_loss_breakdown=True)
     expected = [losses.ce, losses.next_latent, losses.kl]
-    found = terms(ours, tokens)
-    torch.testing.assert_close(list(found), expected, **CLOSE)
-    sum(found).backward()
+    result = terms(ours, tokens)
+    torch.testing.assert_close(list(result), expected, **CLOSE)
+    sum(result).backward()
     total.backward()
     pairs = [(ours.backbone.head.weight, wrapper.net.to_logits.weight)]
     layers = wrapper.net.attn_layers.layers
@@ -127,7 +127,7 @@ def test_one_step_has_their_losses_and_gradients(ours, tokens):
     assert not torch.allclose(ours.backbone.embed.weight.grad, wrapper.net.token_emb.emb.weight.grad)
 
 
-def test_two_steps_are_averaged_otherwise(ours, tokens):
+def test_two_steps_are_averaged_differently(ours, tokens):
     """Ours is the mean over all pairs of a place and a step; theirs is the mean over steps of each step's mean.
 
     Late steps reach past the end of more rows, so their pairs weigh more in theirs. With the sums of either step told

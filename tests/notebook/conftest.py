@@ -23,7 +23,7 @@ N, LENGTH = 40, 8
 
 @pytest.fixture(scope="session")
 def rrxor() -> list[AnnData]:
-    """Two models, the second with little to read in it."""
+    """Two models; little can be read from the second."""
     return [make_latents(n=N, length=LENGTH), make_latents(label="next-token", n=N, length=LENGTH, noise=0.6)]
 
 
@@ -38,7 +38,7 @@ def untrained() -> AnnData:
 
 
 class FakeUmap:
-    """A UMAP that does what the test says, when the test says it."""
+    """A UMAP that the test controls."""
 
     def __init__(self, latents: AnnData, options: Mapping[str, Any]) -> None:
         self.latents, self.options, self.cancelled = latents, options, False
@@ -48,14 +48,14 @@ class FakeUmap:
         self._orders.put(Progress(stage=stage, done=done, total=total))
 
     def finish(self) -> None:
-        """Return a layout: PCA's, because nothing here depends on which."""
+        """Return PCA as the layout, because no test depends on the layout."""
         self._orders.put(None)
 
     def fail(self, message: str) -> None:
         self._orders.put(RuntimeError(message))
 
     def run(self, progress: Callable[[Progress], None]) -> analysis.Projection:
-        """In place of the other process, with a heartbeat that hears a cancel."""
+        """A stand-in for the other process, with a heartbeat that notices a cancel."""
         now = Progress("starting")
         try:
             while True:
@@ -74,7 +74,7 @@ class FakeUmap:
 
 @pytest.fixture
 def umaps(monkeypatch: pytest.MonkeyPatch) -> list[FakeUmap]:
-    """Every UMAP that was begun. Only a test with an event loop can steer them."""
+    """All UMAPs that were started. Only a test with an event loop can control them."""
     begun: list[FakeUmap] = []
 
     def begin(latents: AnnData, progress: Any = None, **options: Any) -> analysis.Projection:
@@ -105,14 +105,14 @@ def touch(plot: Plot, event: str, points: Mapping[int, list[int]] | None = None)
 
 
 def traces(plot: Any, role: str) -> list[int]:
-    """Which traces play a role."""
+    """Return the numbers of the traces with a role."""
     return [i for i, trace in enumerate(plot.data) if (trace.meta or {}).get("role") == role]
 
 
 def living_plots() -> int:
     gc.collect()
-    # isinstance would ask lazy modules for their class, which imports what they stand for.
-    return sum(issubclass(type(one), Plot) for one in gc.get_objects())
+    # isinstance would ask lazy modules for their class, which imports them.
+    return sum(issubclass(type(item), Plot) for item in gc.get_objects())
 
 
 def labelled(widget: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The cloud in the kernel: what is sent and what is not, what is refused, and how the mouse is answered."""
+"""The cloud in the kernel: messages, errors, and answers to the mouse."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def heard() -> list[Any]:
 
 @pytest.fixture
 def cloud(heard: list[Any]) -> Iterator[Cloud]:
-    made = Cloud(
+    result = Cloud(
         PLACES,
         np.arange(N) % 2,
         RED_BLUE,
@@ -35,19 +35,19 @@ def cloud(heard: list[Any]) -> Iterator[Cloud]:
         on_select=lambda rows: heard.append(rows.tolist()),
         on_click=heard.append,
     )
-    yield made
-    made.close()
+    yield result
+    result.close()
 
 
 @pytest.fixture
 def sent(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
-    """What travels to the page: {trait: bytes} of every message."""
+    """Record {trait: bytes} of every message to the page."""
     messages: list[dict[str, int]] = []
 
     def note(message: Any, buffers: Any = None) -> None:
         if message.get("method") == "update":
             paths = [path[0] for path in message["buffer_paths"]]
-            sizes = dict(zip(paths, [memoryview(one).nbytes for one in buffers or []], strict=True))
+            sizes = dict(zip(paths, [memoryview(buffer).nbytes for buffer in buffers or []], strict=True))
             messages.append(dict.fromkeys(message["state"], 0) | sizes)
         else:
             messages.append(message["content"])
@@ -65,14 +65,14 @@ def touch(cloud: Cloud, kind: str, *, rows: list[int] | None = None, row: int | 
     cloud._handle_custom_msg(content, [memoryview(bits)] if kind == "select" else [])
 
 
-def test_what_was_given_can_be_read_back(cloud: Cloud) -> None:
+def test_arguments_can_be_read_back(cloud: Cloud) -> None:
     np.testing.assert_array_equal(cloud.positions, PLACES)
     np.testing.assert_array_equal(cloud.codes, np.arange(N) % 2)
     assert cloud.palette == RED_BLUE
     assert repr(cloud) == "<Cloud of 21 points, 0 selected>"
 
 
-def test_only_what_changed_travels(cloud: Cloud, sent: list[dict[str, int]]) -> None:
+def test_only_changes_are_sent(cloud: Cloud, sent: list[dict[str, int]]) -> None:
     cloud.cursor = [3, 4]
     cloud.select([0, 20])
     cloud.recolor(np.zeros(N, np.uint8))
@@ -87,7 +87,7 @@ def test_only_what_changed_travels(cloud: Cloud, sent: list[dict[str, int]]) -> 
     ]
 
 
-def test_what_stays_the_same_does_not_travel(cloud: Cloud, sent: list[dict[str, int]]) -> None:
+def test_equal_values_are_not_sent(cloud: Cloud, sent: list[dict[str, int]]) -> None:
     cloud.recolor(cloud.codes, RED_BLUE)
     cloud.move(cloud.positions)
     cloud.select([])
@@ -96,7 +96,7 @@ def test_what_stays_the_same_does_not_travel(cloud: Cloud, sent: list[dict[str, 
 
 
 @given(st.lists(st.integers(0, N - 1), unique=True))
-def test_a_selection_is_the_rows_it_was_made_of(rows: list[int]) -> None:
+def test_a_selection_of_rows_is_read_back(rows: list[int]) -> None:
     cloud = Cloud(PLACES)
     cloud.select(rows)
     assert cloud.selection.tolist() == sorted(rows)
@@ -105,7 +105,7 @@ def test_a_selection_is_the_rows_it_was_made_of(rows: list[int]) -> None:
     cloud.close()
 
 
-def test_the_mouse_is_answered(cloud: Cloud, heard: list[Any], sent: list[dict[str, int]]) -> None:
+def test_mouse_events_call_back(cloud: Cloud, heard: list[Any], sent: list[dict[str, int]]) -> None:
     touch(cloud, "select", rows=[2, 9, 20])
     touch(cloud, "click", row=7)
     touch(cloud, "select", rows=[])
@@ -113,21 +113,21 @@ def test_the_mouse_is_answered(cloud: Cloud, heard: list[Any], sent: list[dict[s
     assert sent == [{"_selection": 3}, {"_selection": 0}]
 
 
-def test_selecting_in_code_calls_nobody(cloud: Cloud, heard: list[Any]) -> None:
+def test_selecting_in_code_calls_no_callback(cloud: Cloud, heard: list[Any]) -> None:
     cloud.select([1, 2])
     assert heard == []
 
 
-def test_a_label_is_asked_for_one_by_one_and_cut(cloud: Cloud, sent: list[Any]) -> None:
+def test_labels_are_requested_one_by_one_and_cut(cloud: Cloud, sent: list[Any]) -> None:
     touch(cloud, "label", row=5)
     ((answer),) = sent
     assert (answer["kind"], answer["row"]) == ("label", 5)
-    # As it is: the page sets it as text, so there is nothing to escape.
+    # Not escaped, because the page sets it as text.
     assert answer["text"].startswith("<b>row</b> 5 and on")
     assert len(answer["text"]) == 400
 
 
-def test_without_labels_or_callbacks_the_mouse_is_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_labels_or_callbacks_the_mouse_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     cloud, answers = Cloud(PLACES), []
     monkeypatch.setattr(cloud, "send", answers.append)
     for kind in ("label", "click"):
@@ -180,7 +180,7 @@ def test_one_point_is_a_cloud() -> None:
         ({"landmarks": {"S": (0.0, np.inf)}}, "landmarks must be finite"),
     ],
 )
-def test_what_does_not_fit_is_refused(wrong: dict[str, Any], said: str) -> None:
+def test_bad_arguments_are_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Cloud(**{"positions": PLACES, **wrong})
 
@@ -189,7 +189,7 @@ def drag(cloud: Cloud, x: float, y: float) -> None:
     cloud._handle_custom_msg({"kind": "move", "at": [x, y]}, [])
 
 
-def test_a_dragged_handle_is_told_and_answered_once_each(sent: list[dict[str, int]]) -> None:
+def test_each_move_of_the_handle_is_answered_once(sent: list[dict[str, int]]) -> None:
     heard: list[Any] = []
     cloud = Cloud(PLACES, handle=(0.5, -0.5), on_move=lambda x, y: heard.append((x, y)))
     cloud._send = lambda message, buffers=None: sent.append(message.get("state") or message["content"])  # type: ignore[method-assign,assignment]
@@ -204,28 +204,28 @@ def test_a_dragged_handle_is_told_and_answered_once_each(sent: list[dict[str, in
     cloud.close()
 
 
-def test_who_hears_of_a_move_may_put_the_handle_elsewhere() -> None:
+def test_a_callback_may_move_the_handle() -> None:
     cloud = Cloud(PLACES, handle=(0.0, 0.0), on_move=lambda x, y: setattr(cloud, "handle", (min(x, 1.0), 0.0)))
-    told: list[Any] = []
-    cloud._send = lambda message, buffers=None: told.append(message.get("state") or message["content"])  # type: ignore[method-assign,assignment]
+    messages: list[Any] = []
+    cloud._send = lambda message, buffers=None: messages.append(message.get("state") or message["content"])  # type: ignore[method-assign,assignment]
     drag(cloud, 3.0, 2.0)
     assert cloud.handle == (1.0, 0.0)
-    # Where it was for a moment does not travel.
-    assert told == [{"handle": (1.0, 0.0)}, {"kind": "moved"}]
+    # The intermediate place is not sent.
+    assert messages == [{"handle": (1.0, 0.0)}, {"kind": "moved"}]
     cloud.close()
 
 
-def test_an_error_on_the_way_does_not_end_the_drag() -> None:
+def test_an_error_in_a_callback_does_not_end_the_drag() -> None:
     def refuse(x: float, y: float) -> None:
         raise ValueError("no")
 
     cloud = Cloud(PLACES, handle=(0.0, 0.0), on_move=refuse)
-    told: list[Any] = []
-    cloud._send = lambda message, buffers=None: told.append(message.get("content"))  # type: ignore[method-assign,assignment]
+    messages: list[Any] = []
+    cloud._send = lambda message, buffers=None: messages.append(message.get("content"))  # type: ignore[method-assign,assignment]
     # ipywidgets would write the error to the log, and go on.
     with pytest.raises(ValueError, match="no"):
         cloud._hear(cloud, {"kind": "move", "at": [1, 2]}, [])
-    assert told[-1] == {"kind": "moved"}
+    assert messages[-1] == {"kind": "moved"}
     cloud.close()
 
 
@@ -237,7 +237,7 @@ def test_a_step_of_the_handle_is_a_few_bytes(cloud: Cloud, sent: list[dict[str, 
     assert sent[2:] == [{"ring": 0}, {"handle": 0}] or sent[2:] == [{"handle": 0}, {"ring": 0}]
 
 
-def test_outline_landmarks_and_axes_travel_once() -> None:
+def test_outline_landmarks_and_axes_are_converted_and_cut() -> None:
     names = {"<b>S</b>": (0, 1), "ש" * 10_000: (1.0, 0.5)}
     cloud = Cloud(PLACES, axes=("x (m)", "y" * 200), outline=[[[0, 0], [1, 1]], [[2, 2]]], landmarks=names)
     line = np.frombuffer(cloud._outline, "<f4").reshape(-1, 2)
@@ -248,7 +248,7 @@ def test_outline_landmarks_and_axes_travel_once() -> None:
     cloud.close()
 
 
-def test_what_is_refused_later_leaves_the_cloud_as_it_was(cloud: Cloud, sent: list[dict[str, int]]) -> None:
+def test_a_refused_change_keeps_the_cloud(cloud: Cloud, sent: list[dict[str, int]]) -> None:
     with pytest.raises(ValueError, match="keep their 21 rows, got 20"):
         cloud.move(PLACES[1:])
     with pytest.raises(ValueError, match=r"rows must be row numbers in 0\.\.20, got -1"):
@@ -261,13 +261,13 @@ def test_what_is_refused_later_leaves_the_cloud_as_it_was(cloud: Cloud, sent: li
     assert (cloud.cursor, cloud.palette, len(cloud.selection)) == ([], RED_BLUE, 0)
 
 
-def test_a_closed_cloud_has_no_page_any_more(cloud: Cloud) -> None:
+def test_a_cloud_can_be_closed_twice(cloud: Cloud) -> None:
     cloud.close()
     cloud.close()
     assert cloud.comm is None
 
 
-def test_no_text_is_ever_set_as_markup() -> None:
+def test_text_is_never_set_as_html() -> None:
     for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert way not in Cloud._esm
 
@@ -291,13 +291,13 @@ def test_a_cloud_of_latents_has_the_rows_of_the_table(rrxor: list[AnnData]) -> N
     cloud.close()
 
 
-def test_every_column_can_be_painted(rrxor: list[AnnData]) -> None:
+def test_every_column_can_be_a_colour(rrxor: list[AnnData]) -> None:
     latents = rrxor[0]
     cloud = latent_cloud(latents, np.asarray(latents.X[:, :2]))
     for name in color_options(latents).values():
-        found = paint(latents, name)
-        cloud.recolor(**found)
-        assert set(found["key"].values()) <= set(found["palette"]) or name == "belief"
+        result = paint(latents, name)
+        cloud.recolor(**result)
+        assert set(result["key"].values()) <= set(result["palette"]) or name == "belief"
     ends = paint(latents, "position")["key"]
     assert list(ends) == ["position 1", "8"]
     assert len(set(ends.values())) == 2
@@ -306,17 +306,17 @@ def test_every_column_can_be_painted(rrxor: list[AnnData]) -> None:
 
 def test_names_of_states_stay_text_in_the_key(rrxor: list[AnnData]) -> None:
     latents = rrxor[0].copy()
-    names = {one: f"<b>{one}</b> & $x$" for one in latents.obs["state"].cat.categories}
+    names = {state: f"<b>{state}</b> & $x$" for state in latents.obs["state"].cat.categories}
     latents.obs["state"] = latents.obs["state"].cat.rename_categories(names)
     assert set(paint(latents, "state")["key"]) == set(names.values())
 
 
-def test_a_sample_of_places_is_refused(rrxor: list[AnnData]) -> None:
+def test_coordinates_of_a_sample_are_refused(rrxor: list[AnnData]) -> None:
     with pytest.raises(ValueError, match="one place for each of 320 rows, got 20"):
         latent_cloud(rrxor[0], np.zeros((20, 2)))
 
 
-def test_long_names_are_cut_in_the_key_and_none_is_lost(rrxor: list[AnnData]) -> None:
+def test_long_names_are_cut_in_the_key_without_losing_any(rrxor: list[AnnData]) -> None:
     latents = rrxor[0].copy()
     states = latents.obs["state"].cat.categories
     latents.obs["state"] = latents.obs["state"].cat.rename_categories({name: "x" * 60 + name for name in states})

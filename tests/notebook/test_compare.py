@@ -25,7 +25,7 @@ def texts(compare: TrajectoryCompare) -> str:
     return " ".join(note.text for note in compare.plot.layout.annotations)
 
 
-def test_a_place_is_read_by_probes_and_compared_with_the_true_one(rrxor: list[AnnData]) -> None:
+def test_places_read_by_probes_are_compared_with_true_ones(rrxor: list[AnnData]) -> None:
     compare = TrajectoryCompare(*(without_beliefs(latents, place=True) for latents in rrxor))
     assert compare._alert.value == compare.words == ""
     assert "x and y, read by linear probes" in texts(compare)
@@ -38,9 +38,7 @@ def test_a_place_is_read_by_probes_and_compared_with_the_true_one(rrxor: list[An
 
 
 @pytest.mark.parametrize("probabilities", [True, False])
-def test_other_models_are_shown_in_pca_and_what_does_not_apply_is_left_out(
-    rrxor: list[AnnData], probabilities: bool
-) -> None:
+def test_other_models_are_shown_in_pca_without_distances(rrxor: list[AnnData], probabilities: bool) -> None:
     compare = TrajectoryCompare(
         *(without_beliefs(latents, place=False, probabilities=probabilities) for latents in rrxor)
     )

@@ -1,4 +1,4 @@
-"""Busy lines, errors in sight, controls of probes, text from data, and a close that leaves nothing."""
+"""Busy lines, visible errors, controls of probes, text from data, and closing widgets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def status(explorer: LatentExplorer) -> str:
     return str(explorer.status.text.value)
 
 
-def test_umap_of_every_model_in_turn(state: ViewState, umaps: list[FakeUmap]) -> None:
+def test_umaps_are_computed_one_model_after_another(state: ViewState, umaps: list[FakeUmap]) -> None:
     async def run() -> None:
         explorer = LatentExplorer(state=state)
         await until(lambda: umaps and "UMAP of NextLat: starting" in status(explorer))
@@ -56,7 +56,7 @@ def test_umap_of_every_model_in_turn(state: ViewState, umaps: list[FakeUmap]) ->
     asyncio.run(run())
 
 
-def test_cancel_and_again(state: ViewState, umaps: list[FakeUmap]) -> None:
+def test_a_cancelled_umap_can_be_started_again(state: ViewState, umaps: list[FakeUmap]) -> None:
     async def run() -> None:
         explorer = LatentExplorer(state=state)
         await until(lambda: umaps)
@@ -76,12 +76,12 @@ def test_cancel_and_again(state: ViewState, umaps: list[FakeUmap]) -> None:
     asyncio.run(run())
 
 
-def test_another_layer_stops_the_umap_under_way(state: ViewState, umaps: list[FakeUmap]) -> None:
+def test_another_layer_cancels_the_running_umap(state: ViewState, umaps: list[FakeUmap]) -> None:
     async def run() -> None:
         explorer = LatentExplorer(state=state)
         await until(lambda: umaps)
         state.site = "block0"
-        # Too late: what was stopped must not disturb what is shown.
+        # Too late: the result of a cancelled layout must not change the figure.
         umaps[0].report("laying out", 1, 2)
         await until(lambda: len(umaps) == 2)
         assert [umap.options["site"] for umap in umaps] == ["hidden", "block0"]
@@ -144,7 +144,7 @@ def test_an_error_in_a_callback_is_shown_in_the_widget(state: ViewState, monkeyp
     explorer.close()
 
 
-def test_busy_while_it_computes(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_busy_is_shown_while_it_computes(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = ProbeLab(state=state)
     seen: list[str] = []
     draw = lab._figure
@@ -162,16 +162,16 @@ def test_busy_while_it_computes(state: ViewState, monkeypatch: pytest.MonkeyPatc
     lab.close()
 
 
-def test_work_that_was_quick_is_not_announced_again(state: ViewState) -> None:
-    lab, seen = ProbeLab(state=state), []
+def test_quick_work_is_not_announced_again(state: ViewState) -> None:
+    lab, announced = ProbeLab(state=state), []
     for kind in ("step", "step", "layer", None, None):
         with lab._working(kind=kind):
-            seen.append(bool(lab._busy.value))
-    assert seen == [True, False, True, True, True]
+            announced.append(bool(lab._busy.value))
+    assert announced == [True, False, True, True, True]
     lab.close()
 
 
-def test_a_choice_that_is_refused_goes_back(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_choice_is_undone(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
     explorer = LatentExplorer(state=state)
     color = labelled(explorer)["Colour by"]
     few = SimpleNamespace(options=lambda scene: {"token": "token"}, model_coloring=colors_of.model_coloring)
@@ -182,7 +182,7 @@ def test_a_choice_that_is_refused_goes_back(state: ViewState, monkeypatch: pytes
     explorer.close()
 
 
-def test_controls_of_the_probe_are_in_the_figure_and_lower(state: ViewState) -> None:
+def test_controls_of_the_probe_are_drawn_and_lower(state: ViewState) -> None:
     lab = ProbeLab(state=state)
     good, other = lab.results
     assert good.score > 0.9
@@ -212,7 +212,7 @@ EVIL = "<img src=x onerror=alert(1)>&"
 
 @pytest.fixture
 def evil(rrxor: list[AnnData]) -> AnnData:
-    """Latents whose label, tokens and states are HTML."""
+    """Latents whose label, tokens and states contain HTML."""
     latents = rrxor[0].copy()
     about = dict(latents.uns["nextlat_viz"])
     about["label"] = EVIL
@@ -245,13 +245,13 @@ def pair() -> ViewState:
     return ViewState("rrxor/next_token", "rrxor/nextlat")
 
 
-def test_shipped_checkpoints_bring_their_controls(pair: ViewState) -> None:
+def test_shipped_checkpoints_have_untrained_controls(pair: ViewState) -> None:
     lab = ProbeLab(state=pair)
-    assert all(one.untrained is not None and max(one.shuffled, one.untrained) < one.score for one in lab.results)
+    assert all(item.untrained is not None and max(item.shuffled, item.untrained) < item.score for item in lab.results)
     lab.close()
 
 
-def test_training_steps(pair: ViewState) -> None:
+def test_training_steps_can_be_chosen(pair: ViewState) -> None:
     explorer, lab = LatentExplorer(state=pair), ProbeLab(state=pair)
     step = labelled(explorer)["Training step"]
     end = lab.results[1].score
@@ -274,14 +274,14 @@ def test_closed_widgets_leave_nothing(rrxor: list[AnnData]) -> None:
     before = living_plots()
     ghosts = []
     for view in [LatentExplorer, ProbeLab, TrajectoryCompare] * 5:
-        one = view(state=state)
-        ghosts += [weakref.ref(one.plot), weakref.ref(one)]
-        one.close()
-        one.close()
-        del one
+        first = view(state=state)
+        ghosts += [weakref.ref(first.plot), weakref.ref(first)]
+        first.close()
+        first.close()
+        del first
     assert living_plots() == before
     assert not [ghost for ghost in ghosts if ghost() is not None]
-    # Only the state watches itself.
+    # Only the state's own observers are left.
     assert not [call for calls in state._trait_notifiers.get("selection", {}).values() for call in calls]
 
 
@@ -298,11 +298,11 @@ def test_close_closes_every_control(state: ViewState) -> None:
         cloud,
         partial(nlv.EpisodeStepper, world, world.sample(1, 6, seed=0)),
     ):
-        one = make()
-        # Shown once, as a page does: the page asks for the layout.
-        one.get_state()
+        first = make()
+        # A page that shows the widget asks for its layout.
+        first.get_state()
         assert set(_instances) - before
-        one.close()
+        first.close()
     assert set(_instances) == before
 
 
@@ -343,7 +343,7 @@ def test_monitor_draws_curves_as_they_come() -> None:
     assert ghost() is None
 
 
-def test_a_plot_is_sent_as_it_is_now(rrxor: list[AnnData]) -> None:
+def test_the_state_of_a_plot_is_up_to_date(rrxor: list[AnnData]) -> None:
     lab = ProbeLab(*rrxor)
     lab.state.target = "token"
     sent = lab.plot.get_state()

@@ -1,4 +1,4 @@
-"""The studio draws every row of a table, however many, and each event sends what it changed and no more."""
+"""The studio draws every row of a large table, and each event sends only its changes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ FEW = 10 * LENGTH
 
 @pytest.fixture
 def opened(rrxor: list[AnnData]) -> Iterator[Studio]:
-    """A studio of which a figure shows a part."""
-    made = Studio(state=ViewState(*rrxor, max_points=FEW))
-    yield made
-    made.close()
+    """A studio whose figures show a sample of the rows."""
+    widget = Studio(state=ViewState(*rrxor, max_points=FEW))
+    yield widget
+    widget.close()
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def clouds(opened: Studio) -> list[Cloud]:
     return list(opened.panels["space"].clouds)
 
 
-def test_a_part_is_drawn_as_a_figure_until_all_are_asked_for(opened: Studio) -> None:
+def test_a_sample_is_drawn_until_all_rows_are_requested(opened: Studio) -> None:
     space = opened.panels["space"]
     assert [label for label, _ in space.points.options] == [
         f"{FEW} of {N * LENGTH} rows",
@@ -49,20 +49,20 @@ def test_a_part_is_drawn_as_a_figure_until_all_are_asked_for(opened: Studio) -> 
     assert space.drawn
 
 
-def test_where_a_figure_shows_all_there_is_no_choice(rrxor: list[AnnData]) -> None:
-    made = Studio(*rrxor)
-    assert made.panels["space"].points.layout.display == "none"
-    made.close()
+def test_no_choice_if_a_figure_shows_all_rows(rrxor: list[AnnData]) -> None:
+    widget = Studio(*rrxor)
+    assert widget.panels["space"].points.layout.display == "none"
+    widget.close()
 
 
-def test_very_many_rows_are_all_drawn(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_of_very_many_rows_are_drawn(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nextlat_viz.notebook.panels.space._MANY", N * LENGTH - 1)
-    made = Studio(state=ViewState(*rrxor, max_points=FEW))
-    assert len(made.panels["space"].clouds) == 2
-    made.close()
+    widget = Studio(state=ViewState(*rrxor, max_points=FEW))
+    assert len(widget.panels["space"].clouds) == 2
+    widget.close()
 
 
-def test_the_cursor_and_the_selection_are_every_clouds(opened: Studio, clouds: list[Cloud]) -> None:
+def test_cursor_and_selection_are_in_every_cloud(opened: Studio, clouds: list[Cloud]) -> None:
     state = opened.state
     last = N - 1
     state.go_to(last, 3)
@@ -78,14 +78,14 @@ def test_the_cursor_and_the_selection_are_every_clouds(opened: Studio, clouds: l
     assert clouds[0].selection.tolist() == [8, 9]
 
 
-def test_a_filter_lets_rows_stand_out(opened: Studio, clouds: list[Cloud]) -> None:
+def test_a_filter_emphasises_rows(opened: Studio, clouds: list[Cloud]) -> None:
     opened.state.filter = {"position": (2,)}
     assert clouds[0].selection.tolist() == list(range(1, N * LENGTH, LENGTH))
     clouds[0]._on_select(np.arange(4))
     assert opened.state.rows.tolist() == [1]
 
 
-def test_an_event_sends_what_it_changed(opened: Studio, clouds: list[Cloud], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_sends_only_its_changes(opened: Studio, clouds: list[Cloud], monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[str] = []
     for cloud in clouds:
         cloud.observe(lambda change: sent.append(change["name"]))
@@ -105,20 +105,20 @@ def test_an_event_sends_what_it_changed(opened: Studio, clouds: list[Cloud], mon
     assert opened.panels["space"].clouds == clouds
 
 
-def test_another_world_of_as_many_rows_is_not_taken_for_the_same(
+def test_another_world_with_as_many_rows_is_sent(
     rrxor: list[AnnData], mess3: list[AnnData], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nextlat_viz.notebook.panels.space._MANY", N * LENGTH - 1)
-    made = Studio(state=ViewState({"rrxor": rrxor, "mess3": mess3}, max_points=FEW))
-    before = made.panels["space"].clouds
-    made.state.world = "mess3"
-    after = made.panels["space"].clouds
+    widget = Studio(state=ViewState({"rrxor": rrxor, "mess3": mess3}, max_points=FEW))
+    before = widget.panels["space"].clouds
+    widget.state.world = "mess3"
+    after = widget.panels["space"].clouds
     assert not set(before) & set(after)
     assert after[0]._labels(0).endswith(f"true state {mess3[0].obs['state'].iloc[0]}")
-    made.close()
+    widget.close()
 
 
-def test_a_layer_and_a_colour_at_once_are_both_seen(opened: Studio, clouds: list[Cloud]) -> None:
+def test_a_layer_and_a_colour_change_at_once(opened: Studio, clouds: list[Cloud]) -> None:
     with opened.state.hold_trait_notifications():
         opened.state.site, opened.state.color = "embed", "position"
     (first, _) = opened.panels["space"].clouds
@@ -133,23 +133,23 @@ def test_a_selection_of_no_pairs_is_refused(opened: Studio, wrong: Any) -> None:
     assert opened.state.selection == ()
 
 
-def test_every_view_has_its_places(opened: Studio, clouds: list[Cloud]) -> None:
+def test_every_view_has_its_own_coordinates(opened: Studio, clouds: list[Cloud]) -> None:
     space = opened.panels["space"]
     assert [value for _, value in space.view.options] == ["pca", "umap", "belief"]
     space.view.value = "pca"
     assert np.allclose(clouds[0].positions[:FEW, 0], space.plot.data[0].x, atol=1e-4)
     space.view.value = "belief"
-    belief = next(one for one in space.plot.data if (one.meta or {}).get("role") == "points")
+    belief = next(trace for trace in space.plot.data if (trace.meta or {}).get("role") == "points")
     assert np.allclose(clouds[0].positions[:FEW, 0], belief.x, atol=1e-4)
     assert ": R²" in clouds[0].title
     assert "shuffled" in clouds[0].title
     assert "Fitted on" in space._points._note.value
 
 
-def test_a_umap_is_of_the_rows_it_was_made_of(rrxor: list[AnnData], umaps: list[FakeUmap]) -> None:
+def test_a_umap_keeps_the_rows_it_was_made_of(rrxor: list[AnnData], umaps: list[FakeUmap]) -> None:
     async def run() -> None:
-        made = Studio(state=ViewState(*rrxor, max_points=FEW))
-        space = made.panels["space"]
+        widget = Studio(state=ViewState(*rrxor, max_points=FEW))
+        space = widget.panels["space"]
         space.points.value = True
         space.view.value = "umap"
         assert space.clouds == []
@@ -160,12 +160,12 @@ def test_a_umap_is_of_the_rows_it_was_made_of(rrxor: list[AnnData], umaps: list[
         await until(lambda: len(space.clouds) == 2)
         first, second = space.clouds
         assert len(first.positions) == len(second.positions) == FEW
-        made.state.select([0, FEW + 3])
-        made.state.go_to(N - 1, 2)
-        made.state.loop.flush()
+        widget.state.select([0, FEW + 3])
+        widget.state.go_to(N - 1, 2)
+        widget.state.loop.flush()
         assert first.selection.tolist() == [0]
         assert first.cursor == []
-        made.close()
+        widget.close()
 
     asyncio.run(run())
 
@@ -183,7 +183,7 @@ def test_clouds_are_painted_as_the_figures(opened: Studio) -> None:
     assert painted == [[], ["nlv-on-dark"], ["nlv-on-light"]]
 
 
-def test_closed_for_good(opened: Studio, clouds: list[Cloud]) -> None:
+def test_a_closed_studio_closes_its_clouds(opened: Studio, clouds: list[Cloud]) -> None:
     opened.close()
     assert all(cloud.comm is None for cloud in clouds)
 

@@ -1,4 +1,4 @@
-"""The job queue: progress, cancelling, errors, and what the reader sees meanwhile."""
+"""The job queue: progress, cancelling, errors, and the display meanwhile."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Gate:
-    """Work that goes on when it is told to, in pieces, and says how far it is."""
+    """Work in pieces that continues on request and reports its progress."""
 
     def __init__(self) -> None:
         self.go, self.begun, self.pieces, self.ends = threading.Semaphore(0), threading.Event(), 0, 0
@@ -48,7 +48,7 @@ class Gate:
 
 
 class Queue(Jobs):
-    """A queue with results of its own."""
+    """A queue with its own results."""
 
     def __init__(self) -> None:
         super().__init__(Loop())
@@ -62,7 +62,7 @@ def asked(queue: Queue, key: str, compute: Callable[[], Any], then: Callable[[],
         return error
 
 
-def test_threads_wait_for_the_one_that_computes_their_key_only() -> None:
+def test_threads_wait_only_for_their_own_key() -> None:
     results, calls, open_ = Results(), [], threading.Event()
 
     def slow() -> object:
@@ -70,8 +70,8 @@ def test_threads_wait_for_the_one_that_computes_their_key_only() -> None:
         assert open_.wait(60)
         return object()
 
-    found: list[object] = []
-    threads = [threading.Thread(target=lambda: found.append(results.get("slow", slow))) for _ in range(8)]
+    result: list[object] = []
+    threads = [threading.Thread(target=lambda: result.append(results.get("slow", slow))) for _ in range(8)]
     for thread in threads:
         thread.start()
     assert results.get("quick", lambda: 3) == 3
@@ -80,8 +80,8 @@ def test_threads_wait_for_the_one_that_computes_their_key_only() -> None:
     for thread in threads:
         thread.join(60)
     assert len(calls) == 1
-    assert len(found) == 8
-    assert len(set(map(id, found))) == 1
+    assert len(result) == 8
+    assert len(set(map(id, result))) == 1
 
 
 def test_a_failed_computation_is_tried_again() -> None:
@@ -92,21 +92,21 @@ def test_a_failed_computation_is_tried_again() -> None:
 
 
 def test_a_scene_read_by_threads_fits_each_probe_once(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene([Source(one) for one in rrxor], None, 1_000)
+    scene = Scene([Source(table) for table in rrxor], None, 1_000)
     fit, fits = Source.untrained, []
     monkeypatch.setattr(Source, "untrained", lambda self: fits.append(time.sleep(0.05)) or fit(self))
-    found: list[Any] = []
-    threads = [threading.Thread(target=lambda: found.append(scene.probe(0, "belief", "hidden"))) for _ in range(4)]
+    result: list[Any] = []
+    threads = [threading.Thread(target=lambda: result.append(scene.probe(0, "belief", "hidden"))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
     assert len(fits) == 1
-    assert len(set(map(id, found))) == 1
+    assert len(set(map(id, result))) == 1
 
 
 def test_only_the_latest_trajectories_are_kept(rrxor: list[AnnData]) -> None:
-    scene = Scene([Source(one) for one in rrxor], None, 1_000)
+    scene = Scene([Source(table) for table in rrxor], None, 1_000)
     for episode in scene.episodes.tolist():
         for model in range(2):
             scene.path(model, "hidden", episode)
@@ -115,41 +115,41 @@ def test_only_the_latest_trajectories_are_kept(rrxor: list[AnnData]) -> None:
 
 
 def test_progress_and_cancelling_a_job_that_reports() -> None:
-    gate, told = Gate(), []
+    gate, calls = Gate(), []
 
     async def run() -> None:
         queue = Queue()
         seen: list[Any] = []
         queue.watch(lambda: seen.append(queue.running))
         compute = lambda: gate.work(lambda done, total: queue.report(float(done), total))  # noqa: E731
-        assert isinstance(asked(queue, "first", compute, lambda: told.append("first")), Waiting)
-        assert isinstance(asked(queue, "second", lambda: 2, lambda: told.append("second")), Waiting)
+        assert isinstance(asked(queue, "first", compute, lambda: calls.append("first")), Waiting)
+        assert isinstance(asked(queue, "second", lambda: 2, lambda: calls.append("second")), Waiting)
         assert (queue.running.title, queue.place) == ("First", (1, 2))
         gate.go.release()
         await until(lambda: queue.running.share == 0.25)
         queue.cancel()
-        assert told == ["first", "second"]
+        assert calls == ["first", "second"]
         assert queue.running.stopping
         assert str(asked(queue, "second", lambda: 2, lambda: None)) == "Second was cancelled"
         gate.go.release()
         await until(lambda: queue.running is None)
         assert (gate.pieces, gate.ends) == (2, 1)
         assert seen[-1] is None
-        assert isinstance(asked(queue, "first", compute, lambda: told.append("again")), Cancelled)
-        told.clear()
+        assert isinstance(asked(queue, "first", compute, lambda: calls.append("again")), Cancelled)
+        calls.clear()
         queue.again()
-        assert told == ["again"]
-        assert isinstance(asked(queue, "first", compute, lambda: told.append("done")), Waiting)
+        assert calls == ["again"]
+        assert isinstance(asked(queue, "first", compute, lambda: calls.append("done")), Waiting)
         for _ in range(4):
             gate.go.release()
-        await until(lambda: "done" in told)
+        await until(lambda: "done" in calls)
         assert asked(queue, "first", compute, lambda: None) == "worked"
 
     asyncio.run(run())
 
 
 def test_a_cancelled_job_that_cannot_stop() -> None:
-    """Its result is kept for the reader who wants it again, and is not computed twice."""
+    """Its result is kept in case it is requested again, and is not computed twice."""
     go, told, computed = threading.Event(), [], []
 
     def compute() -> int:
@@ -161,7 +161,7 @@ def test_a_cancelled_job_that_cannot_stop() -> None:
         asked(queue, "first", compute, lambda: told.append(1))
         queue.cancel()
         assert isinstance(asked(queue, "first", compute, lambda: None), Cancelled)
-        # Wanted again before the first has come to its end.
+        # Requested again before the first has ended.
         queue.again()
         assert isinstance(asked(queue, "first", compute, lambda: told.append(2)), Waiting)
         go.set()
@@ -172,7 +172,7 @@ def test_a_cancelled_job_that_cannot_stop() -> None:
     assert computed == [True]
 
 
-def test_a_cancelled_result_is_not_shown_until_it_is_wanted_again() -> None:
+def test_a_cancelled_result_is_not_shown_until_requested_again() -> None:
     go = threading.Event()
 
     async def run() -> None:
@@ -188,14 +188,14 @@ def test_a_cancelled_result_is_not_shown_until_it_is_wanted_again() -> None:
     asyncio.run(run())
 
 
-def test_what_nobody_listens_for_is_stopped() -> None:
-    gate, told = Gate(), []
+def test_a_job_without_listeners_is_cancelled() -> None:
+    gate, calls = Gate(), []
 
     def first() -> None:
-        told.append("first")
+        calls.append("first")
 
     def second() -> None:
-        told.append("second")
+        calls.append("second")
 
     async def run() -> None:
         queue = Queue()
@@ -209,12 +209,12 @@ def test_what_nobody_listens_for_is_stopped() -> None:
         assert queue.running.stopping
         gate.go.release()
         await until(lambda: queue.running is None)
-        assert (told, gate.ends, "alone" in queue.results) == ([], 1, False)
+        assert (calls, gate.ends, "alone" in queue.results) == ([], 1, False)
 
     asyncio.run(run())
 
 
-def test_a_queue_goes_on_in_the_next_event_loop() -> None:
+def test_a_queue_works_in_the_next_event_loop() -> None:
     go, queues = threading.Event(), []
 
     async def begin() -> None:
@@ -235,7 +235,7 @@ def test_a_queue_goes_on_in_the_next_event_loop() -> None:
     asyncio.run(go_on())
 
 
-def test_first_comes_before_the_jobs_that_wait() -> None:
+def test_first_puts_a_job_before_waiting_ones() -> None:
     go, order = threading.Event(), []
 
     async def run() -> None:
@@ -250,7 +250,7 @@ def test_first_comes_before_the_jobs_that_wait() -> None:
     asyncio.run(run())
 
 
-def test_calls_are_made_one_per_round_and_each_once() -> None:
+def test_calls_run_one_per_round_and_once_each() -> None:
     calls: list[str] = []
 
     def first() -> None:
@@ -278,8 +278,8 @@ def test_calls_are_made_one_per_round_and_each_once() -> None:
     asyncio.run(run())
 
 
-def test_calls_from_other_threads_wake_the_loop_and_none_is_lost() -> None:
-    """Jupyter handles widget messages in a thread other than the loop's, which may be asleep."""
+def test_calls_from_other_threads_wake_the_loop() -> None:
+    """Jupyter handles widget messages in another thread than the loop's, which may be asleep."""
     drawn: list[tuple[int, int]] = []
 
     async def run() -> None:
@@ -300,7 +300,7 @@ def test_calls_from_other_threads_wake_the_loop_and_none_is_lost() -> None:
 
         for thread in [*threads, threading.Thread(target=end)]:
             thread.start()
-        # Longer than a loop that nobody woke may sleep, and nothing else wakes this one.
+        # Longer than a loop may sleep without being woken; nothing else wakes this one.
         await asyncio.wait_for(finished, 20)
         assert not loop._waiting
 
@@ -308,8 +308,8 @@ def test_calls_from_other_threads_wake_the_loop_and_none_is_lost() -> None:
     assert sorted(drawn) == [(who, i) for who in range(3) for i in range(200)]
 
 
-def test_a_result_or_an_error_is_there_after_the_callback() -> None:
-    go, told = threading.Event(), []
+def test_result_or_error_is_set_before_the_callback() -> None:
+    go, results = threading.Event(), []
 
     def slow() -> int:
         go.wait(30)
@@ -322,9 +322,9 @@ def test_a_result_or_an_error_is_there_after_the_callback() -> None:
         queue = Queue()
         for name, compute in (("slow", slow), ("broken", broken), ("slow", slow)):
             with pytest.raises(Waiting, match="is being computed"):
-                queue.ask(queue.results, name, name, compute, lambda: told.append("done"))
+                queue.ask(queue.results, name, name, compute, lambda: results.append("done"))
         go.set()
-        while len(told) < 3:
+        while len(results) < 3:
             await asyncio.sleep(0.01)
         assert queue.ask(queue.results, "slow", "slow", slow, lambda: None) == 7
         with pytest.raises(ValueError, match="no such probe"):
@@ -335,7 +335,7 @@ def test_a_result_or_an_error_is_there_after_the_callback() -> None:
 
 
 class Extraction:
-    """In place of extraction: as slow as the test wants."""
+    """A stand-in for extraction that takes as long as the test wants."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.gate, self.threads, self._extract = Gate(), [], Source._extract
@@ -357,67 +357,67 @@ def test_a_step_is_extracted_in_the_background_then_shown(state: ViewState, monk
     slow = Extraction(monkeypatch)
 
     async def run() -> None:
-        made = Studio(state=state)
-        await until(lambda: made.panels["knows"].drawn and made.status.cancel.layout.visibility == "hidden")
-        slider, last = labelled(made)["Training step"], state.steps[-1]
+        opened = Studio(state=state)
+        await until(lambda: opened.panels["knows"].drawn and opened.status.cancel.layout.visibility == "hidden")
+        slider, last = labelled(opened)["Training step"], state.steps[-1]
         slider.value = 200
-        # The control shows where the views are, which is where it was.
+        # The control still shows the old step, as the views do.
         assert (state.step, slider.label) == (None, f"{last:,}")
-        await until(lambda: "Extracting next-token at step 200 … 1 of 2" in made.status.text.value)
-        assert made.status.cancel.layout.visibility is None
+        await until(lambda: "Extracting next-token at step 200 … 1 of 2" in opened.status.text.value)
+        assert opened.status.cancel.layout.visibility is None
         state.position = 5
-        await until(lambda: "after position 5" in made.panels["knows"].about.value)
+        await until(lambda: "after position 5" in opened.panels["knows"].about.value)
         slow.gate.go.release()
-        await until(lambda: made.status.bar.value == 0.125)
+        await until(lambda: opened.status.bar.value == 0.125)
         for _ in range(7):
             slow.gate.go.release()
         await until(lambda: state.step == 200)
         assert (slider.value, len(slow.threads)) == (200, 2)
         assert threading.main_thread() not in slow.threads
-        assert made.panels["space"]._alert.value == made.status._alert.value == ""
-        await until(lambda: made.status.text.value.endswith('"></span>'))
-        # What is there already is gone to at results.
+        assert opened.panels["space"]._alert.value == opened.status._alert.value == ""
+        await until(lambda: opened.status.text.value.endswith('"></span>'))
+        # A step that is already extracted is shown at once.
         slider.value = "none"
         assert state.step is None
         slider.value = 200
         assert state.step == 200
-        made.close()
+        opened.close()
 
     asyncio.run(run())
 
 
-def test_a_cancelled_step_leaves_everything_where_it_was(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_step_changes_nothing(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Extraction(monkeypatch)
 
     async def run() -> None:
-        made = Studio(state=state)
+        opened = Studio(state=state)
         await until(lambda: state.jobs.running is None)
-        slider = labelled(made)["Training step"]
+        slider = labelled(opened)["Training step"]
         slider.value = 200
         await until(slow.gate.begun.is_set)
-        made.status.cancel.click()
-        assert "Cancelled. Stopping after this step" in made.status.text.value
+        opened.status.cancel.click()
+        assert "Cancelled. Stopping after this step" in opened.status.text.value
         slow.gate.go.release()
         await until(lambda: state.jobs.running is None)
         assert (state.step, slider.value, slow.gate.pieces) == (None, "none", 1)
-        assert "Going to step 200 was cancelled: choose it again" in made.status.text.value
+        assert "Going to step 200 was cancelled: choose it again" in opened.status.text.value
         slider.value = 200
         for _ in range(8):
             slow.gate.go.release()
         await until(lambda: state.step == 200)
-        made.close()
+        opened.close()
 
     asyncio.run(run())
 
 
-def test_the_last_of_several_requests_counts(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_of_several_requests_wins(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Extraction(monkeypatch)
 
     async def run() -> None:
-        made = Studio(state=state)
+        opened = Studio(state=state)
         await until(lambda: state.jobs.running is None)
         first, second = state.steps[1:3]
-        slider = labelled(made)["Training step"]
+        slider = labelled(opened)["Training step"]
         slider.value = first
         await until(slow.gate.begun.is_set)
         slider.value = second
@@ -425,7 +425,7 @@ def test_the_last_of_several_requests_counts(state: ViewState, monkeypatch: pyte
             slow.gate.go.release()
         await until(lambda: state.step == second)
         assert state.lacks(state.world, first)
-        # Where code leads, no earlier wish leads away from.
+        # A step set in code is not undone by an earlier request.
         slow.gate.begun.clear()
         slider.value = first
         await until(slow.gate.begun.is_set)
@@ -434,7 +434,7 @@ def test_the_last_of_several_requests_counts(state: ViewState, monkeypatch: pyte
             slow.gate.go.release()
         await until(lambda: state.jobs.running is None)
         assert state.step is None
-        made.close()
+        opened.close()
 
     asyncio.run(run())
 
@@ -444,17 +444,17 @@ def test_a_failed_extraction_is_shown_and_can_be_tried_again(state: ViewState, m
         raise RuntimeError("no <memory>")
 
     async def run() -> None:
-        made = Studio(state=state)
+        opened = Studio(state=state)
         await until(lambda: state.jobs.running is None)
         with monkeypatch.context() as patch:
             patch.setattr(Source, "_extract", broken)
-            labelled(made)["Training step"].value = 200
-            await until(lambda: made._alert.value or made.status._alert.value)
-            assert "no &lt;memory&gt;" in made._alert.value + made.status._alert.value
+            labelled(opened)["Training step"].value = 200
+            await until(lambda: opened._alert.value or opened.status._alert.value)
+            assert "no &lt;memory&gt;" in opened._alert.value + opened.status._alert.value
             assert state.step is None
-        labelled(made)["Training step"].value = 200
+        labelled(opened)["Training step"].value = 200
         await until(lambda: state.step == 200)
-        made.close()
+        opened.close()
 
     asyncio.run(run())
 
@@ -463,10 +463,10 @@ def test_closing_a_studio_stops_its_jobs(state: ViewState, monkeypatch: pytest.M
     slow = Extraction(monkeypatch)
 
     async def run() -> None:
-        made = Studio(state=state)
-        labelled(made)["Training step"].value = 200
+        opened = Studio(state=state)
+        labelled(opened)["Training step"].value = 200
         await until(slow.gate.begun.is_set)
-        made.close()
+        opened.close()
         slow.gate.go.release()
         await until(lambda: slow.gate.ends)
         await asyncio.sleep(0.05)
@@ -476,11 +476,11 @@ def test_closing_a_studio_stops_its_jobs(state: ViewState, monkeypatch: pytest.M
 
 
 def test_without_an_event_loop_a_step_is_shown_at_once(state: ViewState) -> None:
-    made = Studio(state=state)
-    labelled(made)["Training step"].value = 200
-    assert made._alert.value == made.status._alert.value == ""
-    assert state.step == labelled(made)["Training step"].value == 200
-    made.close()
+    opened = Studio(state=state)
+    labelled(opened)["Training step"].value = 200
+    assert opened._alert.value == opened.status._alert.value == ""
+    assert state.step == labelled(opened)["Training step"].value == 200
+    opened.close()
 
 
 def test_cancelled_probes_say_so_and_can_be_fitted_again(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,17 +494,17 @@ def test_cancelled_probes_say_so_and_can_be_fitted_again(rrxor: list[AnnData], m
     monkeypatch.setattr(Scene, "probe", slow)
 
     async def run() -> None:
-        made = Studio(*rrxor)
-        knows = made.panels["knows"]
+        opened = Studio(*rrxor)
+        knows = opened.panels["knows"]
         await until(lambda: "is being computed" in knows.words)
-        assert "of 2" in made.status.text.value
+        assert "of 2" in opened.status.text.value
         assert knows._retry.layout.display == "none"
-        made.status.cancel.click()
+        opened.status.cancel.click()
         await until(lambda: "was cancelled" in knows.words)
-        assert "Stopping after this step: The probe of" in made.status.text.value
+        assert "Stopping after this step: The probe of" in opened.status.text.value
         assert knows._retry.layout.display is None
-        made.state.position = 3
-        await until(lambda: not made.state.loop._waiting)
+        opened.state.position = 3
+        await until(lambda: not opened.state.loop._waiting)
         assert "was cancelled" in knows.words
         assert knows._retry.layout.display is None
         go.set()
@@ -512,10 +512,10 @@ def test_cancelled_probes_say_so_and_can_be_fitted_again(rrxor: list[AnnData], m
         await until(lambda: knows.drawn)
         assert knows._retry.layout.display == "none"
         assert "after position 3" in knows.about.value
-        left = made.state.jobs._thread
-        made.close()
+        left = opened.state.jobs._thread
+        opened.close()
         if left is not None:
-            # What cannot stop half-way would go on into the next test.
+            # A job that cannot be stopped would continue into the next test.
             left.join(60)
 
     asyncio.run(run())

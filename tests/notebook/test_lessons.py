@@ -1,4 +1,4 @@
-"""Lessons: what is checked before anything changes, what is undone, and that what the shipped ones say is true."""
+"""Lessons: checks before anything changes, undoing, and the truth of the shipped texts."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ LESSON: dict[str, Any] = {
 
 @pytest.fixture
 def opened(state: ViewState) -> Iterator[Studio]:
-    made = Studio(state=state)
-    yield made
-    made.close()
+    widget = Studio(state=state)
+    yield widget
+    widget.close()
 
 
 def seen(made: Studio) -> tuple[Any, ...]:
-    """All that a lesson can change."""
+    """Return everything that a lesson can change."""
     panels = made.panels.made
     framed = [name for name, panel in panels.items() if "nlv-framed" in panel._dom_classes]
     in_sight = {name for name, panel in panels.items() if panel.shown}
     return made.rail._now(), framed, in_sight, made.panels["space"].view.value
 
 
-def test_back_and_leave_restore_what_was_there(opened: Studio) -> None:
+def test_back_and_leave_restore_the_studio(opened: Studio) -> None:
     state, rail = opened.state, opened.rail
     opened.panels["what_if"].metric.value = "euclidean"
     state.go_to(5, 3)
@@ -70,7 +70,7 @@ def test_back_and_leave_restore_what_was_there(opened: Studio) -> None:
     assert first[1:] == (["next"], {"world", "space", "next", "knows"}, "belief")
     rail.next()
     assert rail.asking
-    # A question is asked before anything changes.
+    # The question comes before anything changes.
     assert seen(opened)[0] == first[0]
     assert seen(opened)[1] == []
     rail.next()
@@ -80,7 +80,7 @@ def test_back_and_leave_restore_what_was_there(opened: Studio) -> None:
     assert state.selection == ((3, 5), (4, 2))
     assert (opened.panels["what_if"].to.value, opened.panels["what_if"].metric.value) == ("XOR 1", "euclidean")
     assert opened.panels["what_if"].shown
-    # The reader goes elsewhere, and comes back to just that.
+    # The user goes elsewhere, and returns to exactly this.
     state.go_to(7, 4)
     opened.panels["what_if"].metric.value = "covariance"
     second = seen(opened)
@@ -104,7 +104,7 @@ def test_back_and_leave_restore_what_was_there(opened: Studio) -> None:
     assert seen(opened) == own
 
 
-def test_the_rail_says_where_it_is_and_how_the_prediction_went(opened: Studio) -> None:
+def test_the_rail_shows_progress_and_the_answer(opened: Studio) -> None:
     rail = opened.rail
     rail.start(LESSON)
     assert (rail._back.disabled, rail._next.disabled) == (True, False)
@@ -157,7 +157,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_a_lesson_that_names_what_is_not_there_changes_nothing(opened: Studio) -> None:
+def test_a_lesson_with_unknown_names_changes_nothing(opened: Studio) -> None:
     opened.rail.start(LESSON)
     opened.rail.next()
     before, number = seen(opened), opened.rail.number
@@ -169,12 +169,12 @@ def test_a_lesson_that_names_what_is_not_there_changes_nothing(opened: Studio) -
         assert (opened.rail.number, opened.rail.lesson.title) == (number, "Three steps")
 
 
-def test_a_step_colours_by_whatever_a_reader_can_choose(opened: Studio) -> None:
+def test_a_step_can_use_every_colour(opened: Studio) -> None:
     opened.rail.start({**LESSON, "steps": [{**STEP, "set": {"color": "model:error"}}]})
     assert opened.state.color == "model:error"
 
 
-def test_a_file_is_named_and_so_is_the_step(opened: Studio, tmp_path: Path) -> None:
+def test_errors_name_the_file_and_the_step(opened: Studio, tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({**LESSON, "steps": [STEP, {**STEP, "set": {"color": "x"}}]}))
     with pytest.raises(ValueError, match=r"^mine\.json, step 2, set\.color: unknown colour 'x'"):
@@ -197,15 +197,17 @@ def test_a_file_is_named_and_so_is_the_step(opened: Studio, tmp_path: Path) -> N
         read_lesson("belifs")
 
 
-def test_a_lesson_is_offered_where_its_models_are(rrxor: list[AnnData], mess3: list[AnnData], state: ViewState) -> None:
-    made = studio(state=state)
-    # The models here are not the shipped ones, of which the texts are true.
-    assert made.rail.toggle.layout.display == "none"
+def test_a_lesson_is_offered_if_its_models_are_open(
+    rrxor: list[AnnData], mess3: list[AnnData], state: ViewState
+) -> None:
+    widget = studio(state=state)
+    # The texts are true of the shipped models only, and these are others.
+    assert widget.rail.toggle.layout.display == "none"
     with pytest.raises(ValueError, match=r"^beliefs\.json, models: the lesson is about rrxor/next_token and rrxor/n"):
-        made.rail.start("beliefs")
+        widget.rail.start("beliefs")
     with pytest.raises(ValueError, match=r"^lesson, world: the lesson is about models of the world 'mess3'"):
-        made.rail.start({**LESSON, "world": "mess3"})
-    made.close()
+        widget.rail.start({**LESSON, "world": "mess3"})
+    widget.close()
     with pytest.raises(ValueError, match="the lesson is about"):
         studio(*rrxor, lesson="beliefs")
     both = studio({"mess3": mess3, "rrxor": rrxor})
@@ -217,7 +219,7 @@ def test_a_lesson_is_offered_where_its_models_are(rrxor: list[AnnData], mess3: l
     both.close()
 
 
-def test_a_lesson_played_without_a_reader(rrxor: list[AnnData]) -> None:
+def test_a_lesson_plays_without_clicks(rrxor: list[AnnData]) -> None:
     lesson = read_lesson({**LESSON, "steps": [LESSON["steps"][0], LESSON["steps"][2]]})
     steps, provenance = play_lesson(lesson, *rrxor)
     assert steps[0]["question"] == "What does the model predict next?"
@@ -389,15 +391,15 @@ FACTS: dict[str, Callable[[Studio, int], list[str]]] = {
 }  # fmt: skip
 
 
-def test_every_shipped_lesson_has_its_facts() -> None:
+def test_every_shipped_lesson_has_computed_facts() -> None:
     assert sorted(FACTS) == shipped_lessons()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FACTS))
-def test_what_a_shipped_lesson_says_is_true(name: str) -> None:
-    made = page(lesson=name)
-    rail: Rail = made.rail
+def test_texts_of_shipped_lessons_are_true(name: str) -> None:
+    result = page(lesson=name)
+    rail: Rail = result.rail
     lesson = rail.lesson
     assert isinstance(lesson, Lesson)
     assert rail.toggle.layout.display is None
@@ -405,18 +407,18 @@ def test_what_a_shipped_lesson_says_is_true(name: str) -> None:
     for number, step in enumerate(lesson.steps):
         if step.ask is not None:
             asked += 1
-            panel = made.panels[step.panel]
+            panel = result.panels[step.panel]
             before = panel.shown and panel._looks_at()
             rail.predict(step.ask.answer)
-            # The answer was not on the page before it was asked for.
+            # The answer is not on the page before the question is answered.
             assert before != panel._looks_at()
-        panel = made.panels[step.panel]
+        panel = result.panels[step.panel]
         assert panel.drawn, panel.words
         assert panel.shown
         assert panel._alert.value == rail._alert.value == ""
-        for fact in FACTS[name](made, number):
+        for fact in FACTS[name](result, number):
             assert fact in step.look, (number + 1, fact, step.look)
         rail.next()
     assert asked
     assert rail.lesson is None
-    made.close()
+    result.close()

@@ -1,4 +1,4 @@
-"""What is done in one widget is seen in all that share its state."""
+"""Widgets that share a state show each other's changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def alerts(*views: Any) -> list[str]:
     return [view._alert.value for view in views]
 
 
-def test_a_selection_in_the_explorer_is_everyones(linked: Any) -> None:
+def test_a_selection_in_the_explorer_is_shared(linked: Any) -> None:
     points = traces(linked.explorer.plot, "points")
     touch(linked.explorer.plot, "select", {points[0]: [0, 2], points[4]: [2, 9]})
     assert linked.state.selection == ((0, 1), (0, 3), (1, 2))
@@ -49,7 +49,7 @@ def test_a_selection_in_the_explorer_is_everyones(linked: Any) -> None:
     assert alerts(linked.explorer, linked.lab, linked.compare) == ["", "", ""]
 
 
-def test_the_table_of_a_selection_tells_each_models_error(linked: Any) -> None:
+def test_the_table_of_a_selection_has_each_models_error(linked: Any) -> None:
     linked.state.select(range(20))
     table = linked.state.selected
     assert len(table) == 20
@@ -68,7 +68,7 @@ def test_dismissing_and_clearing_select_nothing(linked: Any) -> None:
     assert linked.state.selected.empty
 
 
-def test_what_is_drawn_behind_cannot_be_selected(linked: Any) -> None:
+def test_background_points_cannot_be_selected(linked: Any) -> None:
     exact = traces(linked.explorer.plot, "exact")[0]
     touch(linked.explorer.plot, "select", {exact: [0, 1]})
     assert linked.state.selection == ()
@@ -84,7 +84,7 @@ def test_a_click_in_the_explorer_moves_the_cursor_and_the_trajectory(linked: Any
         linked.compare._controls.play.value,
     ) == (3, 5, 5)
     assert {path.episode for path in linked.compare.paths} == {3}
-    # The older steps to the cursor; the newest is a part of its own.
+    # The older steps up to the cursor; the newest step is a separate trace.
     path = linked.compare.plot.data[traces(linked.compare.plot, "trail")[1]]
     assert len(path.x) == 4
     assert "episode 3, position 5" in linked.explorer._where.value
@@ -144,7 +144,7 @@ def test_rows_are_selected_by_number_or_by_a_mask(state: ViewState) -> None:
     assert state.selection == ((0, 1), (0, 2))
 
 
-def test_the_cursor_does_not_go_where_there_is_no_episode(state: ViewState) -> None:
+def test_the_cursor_refuses_missing_episodes(state: ViewState) -> None:
     state.go_to(2, LENGTH + 5)
     assert (state.episode, state.position) == (2, LENGTH)
     with pytest.raises(ValueError, match=f"no episode 9999: there are {N}, from 0 to {N - 1}"):
@@ -175,8 +175,8 @@ def test_another_world_changes_every_widget(rrxor: list[AnnData], mess3: list[An
     assert [result.name.partition("/")[0] for result in views[1].results] == ["mess3", "mess3"]
     (strip,) = traces(views[2].plot, "strip")
     assert set(views[2].plot.data[strip].text) <= set(state.scene.world.vocabulary)
-    said = {note.text for note in views[0].plot.layout.annotations}
-    assert {f"<b>{name}</b>" for name in state.scene.world.state_names} <= said
+    text = {note.text for note in views[0].plot.layout.annotations}
+    assert {f"<b>{name}</b>" for name in state.scene.world.state_names} <= text
     world.value = "rrxor"
     assert alerts(*views) == ["", "", ""]
     assert state.labels == ["NextLat", "next-token"]
@@ -203,7 +203,7 @@ def test_colour_layer_and_target_change_what_is_drawn(linked: Any) -> None:
     assert alerts(explorer, lab, linked.compare) == ["", "", ""]
 
 
-def test_the_theme_of_all(linked: Any) -> None:
+def test_the_theme_applies_to_all_widgets(linked: Any) -> None:
     theme = labelled(linked.explorer)["Theme"]
     theme.value = True
     views = (linked.explorer, linked.lab, linked.compare)
@@ -215,24 +215,24 @@ def test_the_theme_of_all(linked: Any) -> None:
 
 
 def test_next_held_out_goes_round(linked: Any) -> None:
-    its = linked.state.scene.held_out_episodes.tolist()
-    linked.state.episode = its[-2]
+    held_out = linked.state.scene.held_out_episodes.tolist()
+    linked.state.episode = held_out[-2]
     linked.compare._controls.next.click()
-    assert linked.state.episode == its[-1]
+    assert linked.state.episode == held_out[-1]
     assert "held out" in linked.compare._controls.side.value
     linked.compare._controls.next.click()
-    assert linked.state.episode == its[0]
-    linked.state.episode = next(one for one in range(N) if one not in its)
+    assert linked.state.episode == held_out[0]
+    linked.state.episode = next(episode for episode in range(N) if episode not in held_out)
     assert "training episode" in linked.compare._controls.side.value
 
 
 @pytest.mark.parametrize("view", [LatentExplorer, ProbeLab, TrajectoryCompare])
-def test_one_model_alone(view: Any, rrxor: list[AnnData]) -> None:
-    one = view(rrxor[0], theme="dark")
-    assert one.state.labels == ["NextLat"]
-    assert one._alert.value == ""
-    assert {"World", "Layer", "Training step"} <= labelled(one).keys()
-    one.close()
+def test_a_single_model(view: Any, rrxor: list[AnnData]) -> None:
+    first = view(rrxor[0], theme="dark")
+    assert first.state.labels == ["NextLat"]
+    assert first._alert.value == ""
+    assert {"World", "Layer", "Training step"} <= labelled(first).keys()
+    first.close()
 
 
 def test_two_seeds_of_one_objective_are_told_apart(rrxor: list[AnnData]) -> None:
@@ -251,11 +251,6 @@ def test_two_worlds_of_one_name_are_named_as_the_reason(mess3: list[AnnData]) ->
         ViewState(mess3[0], other)
 
 
-def test_models_of_other_episodes_are_refused(rrxor: list[AnnData]) -> None:
-    with pytest.raises(LatentsError, match="same episodes"):
-        ViewState(rrxor[0], make_latents(label="other", n=N, length=LENGTH, seed=5))
-
-
 @pytest.mark.parametrize(
     ("trait", "wrong", "hint"),
     [
@@ -266,7 +261,7 @@ def test_models_of_other_episodes_are_refused(rrxor: list[AnnData]) -> None:
         ("step", 7, "unknown training step 7"),
     ],
 )
-def test_unknown_names_name_the_nearest(state: ViewState, trait: str, wrong: Any, hint: str) -> None:
+def test_unknown_names_suggest_the_nearest(state: ViewState, trait: str, wrong: Any, hint: str) -> None:
     before = getattr(state, trait)
     with pytest.raises(UnknownNameError) as caught:
         setattr(state, trait, wrong)

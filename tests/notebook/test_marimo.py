@@ -1,4 +1,4 @@
-"""The notebook for marimo: its cells run, with a stand-in for marimo, which is too large to install for this test."""
+"""The notebook for marimo: its cells run with a stand-in, because marimo is too large to install for this test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where no probe can be fitted, widgets open, draw the rest, and say why in one sentence."""
+"""If no probe can be fitted, widgets still open, draw the rest, and say why in one sentence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def few() -> AnnData:
 
 
 def with_first_target(values: Any) -> AnnData:
-    """Latents whose first target, which a new state has, is a column of these values."""
+    """Latents whose first target, the default of a new state, is a column of these values."""
     latents = make_latents()
     del latents.obsm["belief"], latents.obsm["next_token_probs_exact"]
     latents.obs["own"] = values
@@ -32,7 +32,7 @@ def with_first_target(values: Any) -> AnnData:
     return latents
 
 
-def test_few_sequences_are_drawn_without_a_probe(few: AnnData) -> None:
+def test_too_few_sequences_are_drawn_without_a_probe(few: AnnData) -> None:
     explorer, compare = LatentExplorer(few), TrajectoryCompare(few)
     assert explorer._alert.value == explorer.words == compare._alert.value == compare.words == ""
     assert traces(explorer.plot, "points")
@@ -55,11 +55,11 @@ def test_few_sequences_are_drawn_without_a_probe(few: AnnData) -> None:
     ],
     ids=["constant", "with gaps"],
 )
-def test_a_first_target_that_no_probe_reads(values: Any, reason: str) -> None:
+def test_a_first_target_that_cannot_be_probed(values: Any, reason: str) -> None:
     latents = with_first_target(values)
     for make in WIDGETS:
         widget = make(latents)
-        # A target with gaps comes after those without.
+        # Targets with gaps come after those without.
         assert widget.state.target == ("state" if np.isnan(values).any() else "own")
         widget.state.target = "own"
         widget.state.loop.flush()

@@ -1,4 +1,4 @@
-"""The live figure: what it sends, what it keeps, and what of plotly's own it leaves out."""
+"""The live figure: the messages that it sends, the state that it keeps, and its copy of plotly."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def picture(x: list[float], color: str = "red", **meta: str) -> go.Figure:
 
 @pytest.fixture
 def plot() -> Iterator[Plot]:
-    made = Plot(picture([0, 1]))
-    yield made
-    made.close()
+    result = Plot(picture([0, 1]))
+    yield result
+    result.close()
 
 
 @pytest.fixture
 def sent(plot: Plot, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Every message sent to a page that listens."""
+    """Record every message sent to a page."""
     messages: list[dict[str, Any]] = []
     page_sends(plot, "start", number=0)
     monkeypatch.setattr(plot, "send", lambda content, buffers=None: messages.append({**content, "buffers": buffers}))
@@ -57,7 +57,7 @@ def test_only_the_differences_are_sent_in_one_message(plot: Plot, sent: list[Any
     ] == [[None, ["title", "text"], "Two"], [0, ["marker", "color"], "blue"]]
 
 
-def test_the_page_says_how_large_the_figure_is(plot: Plot) -> None:
+def test_the_page_reports_the_size_of_the_figure(plot: Plot) -> None:
     page_sends(plot, "size", width=400, height=300)
     assert plot.shown == (400, 300)
 
@@ -91,7 +91,7 @@ def test_a_property_set_by_hand_is_sent_too(plot: Plot, sent: list[Any]) -> None
     assert [message["number"] for message in sent] == [1, 2, 3, 4]
 
 
-def test_numbers_that_json_lacks_are_sent_as_none(plot: Plot, sent: list[Any]) -> None:
+def test_nan_and_infinity_are_sent_as_none(plot: Plot, sent: list[Any]) -> None:
     plot.data[0].meta = [1.0, float("nan")]
     plot.data[0].customdata = np.array([["a", 1], ["b", 2]], dtype=object)
     plot.data[0].x = np.array([2**40, 1])
@@ -164,20 +164,20 @@ def test_a_cursor_that_moves_does_not_reset_the_zoom() -> None:
     plot.close()
 
 
-def test_other_kinds_of_traces_replace_all(plot: Plot) -> None:
+def test_other_kinds_of_traces_replace_the_figure(plot: Plot) -> None:
     plot.become(go.Figure([go.Bar(x=["a"], y=[1]), go.Scatter(x=[1], y=[2])]))
     assert [trace.type for trace in plot.data] == ["bar", "scatter"]
     assert plot.data[0].x == ("a",)
 
 
-def test_what_a_trace_is_about_can_change() -> None:
+def test_the_meta_of_a_trace_can_change() -> None:
     plot = Plot(picture([0, 1], column="Place"))
     plot.become(picture([0, 1], column="Place: R² 0.9"))
     assert plot.data[0].meta == {"column": "Place: R² 0.9"}
     plot.close()
 
 
-def test_changes_compare_arrays_and_see_what_is_gone() -> None:
+def test_changes_compare_arrays_and_notice_removals() -> None:
     nan = np.array([1.0, np.nan])
     assert list(changes({"x": nan}, {"x": nan.copy()}, skip=set())) == []
     assert list(changes({"x": [1, 2], "y": 1}, {"x": (1, 2)}, skip=set())) == [("y", None)]
@@ -185,7 +185,7 @@ def test_changes_compare_arrays_and_see_what_is_gone() -> None:
     assert list(changes({"a": 1}, {"a": 2}, skip={"a"})) == []
 
 
-def test_a_figure_is_announced_complete_and_light(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_figure_is_sent_complete_and_small(monkeypatch: pytest.MonkeyPatch) -> None:
     announced: list[dict[str, Any]] = []
     widget_open = Widget.open
     monkeypatch.setattr(Widget, "open", lambda self: (announced.append(self.get_state()), widget_open(self)))
@@ -213,7 +213,7 @@ def test_a_studio_sends_plotly_before_its_panels(monkeypatch: pytest.MonkeyPatch
     assert PlotlyLibrary._shared is None
 
 
-def test_plotly_is_carried_once_and_not_longer_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plotly_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PlotlyLibrary, "_shared", None)
     monkeypatch.setattr(PlotlyLibrary, "_users", 0)
     first, second = Plot(picture([0])), Plot(picture([1]))
@@ -228,7 +228,7 @@ def test_plotly_is_carried_once_and_not_longer_than_needed(monkeypatch: pytest.M
     assert library.comm is None
 
 
-def test_touching_is_one_call_and_is_answered(plot: Plot, sent: list[Any]) -> None:
+def test_a_touch_is_one_call_with_an_answer(plot: Plot, sent: list[Any]) -> None:
     heard: list[Any] = []
     plot._on_click = plot._on_select = heard.append
     touch(plot, "select", {0: [0, 1]})
@@ -238,7 +238,7 @@ def test_touching_is_one_call_and_is_answered(plot: Plot, sent: list[Any]) -> No
     assert [message["kind"] for message in sent] == ["answered", "answered"]
 
 
-def test_a_umap_that_cannot_be_is_not_offered(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_impossible_umap_is_not_offered(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         raise LatentsError("2 different rows")
 
@@ -262,7 +262,7 @@ def test_a_view_is_drawn_again_only_for_what_it_shows(rrxor: list[AnnData], monk
 
 
 def test_a_widget_may_be_opened_before_its_constructor_is_done() -> None:
-    """marimo gives every widget a connection of its own as soon as it is made."""
+    """marimo opens every widget as soon as it is made."""
     sent: list[dict[str, Any]] = []
 
     class Comm:

@@ -1,4 +1,4 @@
-"""A string of one's own in the studio: clicked, typed, pasted, and what cannot be read."""
+"""Strings in the studio: clicked, typed and pasted, and strings that cannot be read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def curves(panel: ReadPanel, role: str) -> list[Any]:
     return [panel.plot.data[i] for i in traces(panel.plot, role)]
 
 
-def test_it_begins_with_the_episode_at_the_cursor(panel: ReadPanel) -> None:
+def test_the_string_starts_as_the_episode_at_the_cursor(panel: ReadPanel) -> None:
     scene = panel.state.scene
     names = [scene.vocabulary[token] for token in scene.tokens[3]]
     assert list(panel.string) == names == panel.strip.tokens[1:]
@@ -83,7 +83,7 @@ def test_a_click_flips_a_token_and_compares(panel: ReadPanel) -> None:
     assert (panel.string, panel.strip.position) == (original, 5)
 
 
-def test_a_forced_token_says_so(panel: ReadPanel) -> None:
+def test_a_forced_token_is_labelled(panel: ReadPanel) -> None:
     forced = next(place for place in range(1, 13) if len(panel._options(place)) == 1)
     before = panel.string
     click(panel, forced)
@@ -91,20 +91,20 @@ def test_a_forced_token_says_so(panel: ReadPanel) -> None:
     assert f"Position {forced} can only be {before[forced - 1]}" in panel._notice.value
 
 
-def test_what_follows_an_illegal_token_is_not_read(panel: ReadPanel) -> None:
+def test_tokens_after_an_illegal_one_are_not_read(panel: ReadPanel) -> None:
     panel.text.value = "10011001"
     panel._update()
     assert "at position 8 is not legal in world &#39;rrxor&#39;: legal there is 0" in panel._notice.value
     assert "Tokens read: the 7 before it" in panel._notice.value
     assert (len(panel.string), panel.reading.tokens.size, panel.strip.last) == (8, 7, 7)
-    # The list offers nothing else there, and the token after which it is wrong can be changed.
+    # The list offers only legal tokens there, and the token before the error can be changed.
     panel.back.click()
     panel._update()
     assert panel._notice.value == ""
 
 
 @pytest.mark.parametrize("wrong", ["0é1", "☃" * 40, "01" * 5_000, "2"])
-def test_a_string_that_cannot_be_read_leaves_the_last(panel: ReadPanel, wrong: str) -> None:
+def test_an_invalid_string_keeps_the_last_reading(panel: ReadPanel, wrong: str) -> None:
     panel.text.value = "010"
     before = [curve.y for curve in curves(panel, "surprise")]
     panel.text.value = wrong
@@ -120,7 +120,7 @@ def test_a_string_that_cannot_be_read_leaves_the_last(panel: ReadPanel, wrong: s
     assert (panel._notice.value, panel.string) == ("", ("0", "1", "0", "1"))
 
 
-def test_nothing_read_is_the_prior(panel: ReadPanel) -> None:
+def test_an_empty_string_shows_the_prior(panel: ReadPanel) -> None:
     panel.text.value = ""
     laws = curves(panel, "law")
     assert panel.drawn
@@ -149,7 +149,7 @@ def test_products_and_prompts(panel: ReadPanel) -> None:
     panel._update()
     assert np.isnan(np.array(curves(panel, "surprise")[1].y[:21], float)).all()
     assert "The first 21 tokens are the prompt" in panel.about.value
-    # Of so many symbols a list offers the legal ones.
+    # With many symbols, a list offers only the legal ones.
     click(panel, 1)
     assert panel.strip.selected == []
     assert panel.symbol.description == "Token 1"
@@ -174,7 +174,7 @@ def test_models_given_as_latents(rrxor: list[AnnData]) -> None:
     panel.close()
 
 
-def test_models_of_puzzles_have_no_string() -> None:
+def test_models_of_puzzles_are_refused() -> None:
     panel = ReadPanel("queens/trm/seed0")
     assert "no string to read token by token" in panel.why_not
     panel.close()

@@ -1,4 +1,4 @@
-"""Recursive models in the studio: steps in the place of positions, and panels that do not apply say so."""
+"""Recursive models in the studio: steps in place of positions, and panels that do not apply say so."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_studio_opens_recursive_models(tmp_path, monkeypatch):
         assert state.scene.positions(3) == [1, 2, 3]
         assert {"distance", "solved", "conflicts", "changed"} <= set(state.scene.targets)
         state.episode, state.position = 3, 2
-        # The rows are steps: there are no tokens read up to one.
+        # The rows are steps, so no row has tokens read up to it.
         state.select([0])
         assert "tokens read" not in state.selected
         state.select(())

@@ -1,4 +1,4 @@
-"""More than two models: two large, all small, and where they differ."""
+"""More than two models: two drawn large, all drawn small, and their differences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.synthetic import make_latents
 
 
 def seeds(n: int) -> list[AnnData]:
-    """Models of two objectives in turns; those of the second know more."""
+    """Alternate models of two objectives; those of the second know more."""
     names = [f"{('next-token', 'NextLat')[i % 2]} seed {i // 2}" for i in range(n)]
     return [make_latents(label=name, n=N, length=LENGTH, noise=(0.6, 0.05)[i % 2]) for i, name in enumerate(names)]
 
@@ -46,9 +46,9 @@ def test_labels_that_begin_alike_are_told_apart_where_they_are_cut() -> None:
     assert ViewState(make_latents(label="NextLat", n=N, length=LENGTH)).labels == ["NextLat"]
 
 
-def test_two_are_large_and_all_are_small(six: list[AnnData]) -> None:
-    made = Studio(state=ViewState(*six))
-    state, space = made.state, made.panels["space"]
+def test_two_models_are_drawn_large_and_all_small(six: list[AnnData]) -> None:
+    opened = Studio(state=ViewState(*six))
+    state, space = opened.state, opened.panels["space"]
     assert state.compared == ("rrxor/next_token_seed_0/seed0", "rrxor/nextlat_seed_0/seed0")
     assert len(models_drawn(space)) == 2
     strip = space.strip.clouds
@@ -59,32 +59,32 @@ def test_two_are_large_and_all_are_small(six: list[AnnData]) -> None:
     assert state.compared[1] == "rrxor/next_token_seed_2/seed0"
     assert "next-token seed 2" in models_drawn(space)[1]
     assert strip.roles == ["reference", "", "", "", "compared", ""]
-    # Panels at the cursor follow, and the reference is chosen in a list.
-    assert [bar.name for bar in made.panels["next"].plot.data][1:] == ["next-token seed 0", "next-token seed 2"]
+    # Panels at the cursor follow. The reference is chosen in a list.
+    assert [bar.name for bar in opened.panels["next"].plot.data][1:] == ["next-token seed 0", "next-token seed 2"]
     space.strip.reference.value = state.scene.names[5]
     assert state.compared[0] == "rrxor/nextlat_seed_2/seed0"
     strip._handle_custom_msg({"kind": "choose", "model": 5}, [])
     assert state.compared == ("rrxor/next_token_seed_2/seed0", "rrxor/nextlat_seed_2/seed0")
     state.arrange(view="pca")
     assert min(strip.counts) == N * LENGTH
-    assert not [card._alert.value for card in made.panels.values() if card._alert.value]
-    made.close()
+    assert not [card._alert.value for card in opened.panels.values() if card._alert.value]
+    opened.close()
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 20])
 def test_any_number_of_models(n: int) -> None:
-    made = Studio(state=ViewState(*seeds(n)))
-    space = made.panels["space"]
-    made.state.arrange(view="pca")
+    opened = Studio(state=ViewState(*seeds(n)))
+    space = opened.panels["space"]
+    opened.state.arrange(view="pca")
     assert len(models_drawn(space)) == min(n, 2)
     assert (space.strip.layout.display == "none") == (n < 3)
     assert len(space.strip.clouds.names) == (n if n > 2 else 0)
-    differ = made.panels["differ"]
+    differ = opened.panels["differ"]
     differ.shown = True
     assert differ.drawn == (n > 1)
     assert n > 1 or "one model" in differ.words
-    assert not [card._alert.value for card in made.panels.values() if card._alert.value]
-    made.close()
+    assert not [card._alert.value for card in opened.panels.values() if card._alert.value]
+    opened.close()
 
 
 def test_the_choice_is_kept_by_name(six: list[AnnData], mess3: list[AnnData]) -> None:
@@ -106,7 +106,7 @@ def test_the_choice_is_kept_by_name(six: list[AnnData], mess3: list[AnnData]) ->
         assert state.pair == [3, 2]
 
 
-def test_the_differences_are_ranked_and_clicked(six: list[AnnData]) -> None:
+def test_ranked_differences_move_the_cursor(six: list[AnnData]) -> None:
     first, other = six[1], six[1].copy()
     held_out = ViewState(first).scene.held_out_episodes
     row = int(held_out[2]) * LENGTH + 6
@@ -153,7 +153,7 @@ def test_a_layer_that_one_model_lacks(six: list[AnnData]) -> None:
 
 
 @pytest.mark.parametrize("color", ["model:surprise", "model:entropy", "model:error"])
-def test_each_model_has_colours_of_its_own_on_one_scale(six: list[AnnData], color: str) -> None:
+def test_models_have_their_own_colours_on_one_scale(six: list[AnnData], color: str) -> None:
     state = ViewState(*six)
     panel = SpacePanel(state=state)
     panel.shown = True
@@ -216,7 +216,7 @@ def test_the_nearest_rows_are_listed_and_marked_until_the_cursor_moves(six: list
     panel.close()
 
 
-def test_the_path_fades_and_points_forward(six: list[AnnData]) -> None:
+def test_the_path_fades_and_its_arrow_points_forward(six: list[AnnData]) -> None:
     state = ViewState(six[1])
     panel = SpacePanel(state=state)
     panel.shown = True

@@ -1,4 +1,4 @@
-"""The studio as an app: its notebook, access, start, and end."""
+"""The studio as an app: its notebook, access, start and end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nextlat_viz.errors import CheckpointError, UnknownNameError
 from nextlat_viz.notebook import serve as serving
 from nextlat_viz.training.checkpoint import find
 
-# One process has the server that they share.
+# The tests share a server, so they run in one process.
 pytestmark = pytest.mark.xdist_group("serve")
 
 
@@ -35,8 +35,8 @@ def test_the_notebook_is_valid_and_names_whole_paths() -> None:
     (cell,) = page["cells"]
     scope: dict[str, Any] = {"page": lambda *models: models}
     opened = eval(cell["source"].splitlines()[1], scope)
-    assert [Path(one).is_absolute() for one in opened] == [True, True]
-    assert [Path(one) for one in opened] == [find(f"rrxor/{name}").resolve() for name in ("next_token", "nextlat")]
+    assert [Path(item).is_absolute() for item in opened] == [True, True]
+    assert [Path(item) for item in opened] == [find(f"rrxor/{name}").resolve() for name in ("next_token", "nextlat")]
 
 
 def test_a_folder_name_is_text_in_the_notebook(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_lesson_opens_with_the_models_it_is_about(tmp_path: Path, monkeypatch:
         serving.app_notebook(lesson="brnch")
 
 
-def test_what_is_not_there_is_refused_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_models_are_refused_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving.subprocess, "Popen", None)
     with pytest.raises(UnknownNameError, match="Did you mean 'rrxor/nextlat'"):
         serving.serve("rrxor/nextlt")
@@ -92,7 +92,7 @@ def test_without_voila_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
         serving.serve()
 
 
-def test_a_server_that_stops_is_quoted_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_fails_is_quoted_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "app"))
     (tmp_path / "app").mkdir()
     script = tmp_path / "python"
@@ -113,7 +113,7 @@ def app() -> Iterator[serving.App]:
 
 
 def ask(app: serving.App, path: str, token: str = "") -> http.client.HTTPResponse:
-    """What the server answers at once, without going where it points."""
+    """Return the server's first answer, without following redirects."""
     port = int(app.url.split(":")[2].split("/")[0])
     connection = http.client.HTTPConnection(serving.HOST, port, timeout=60)
     connection.request("GET", f"{path}?token={token}" if token else path)
@@ -124,7 +124,7 @@ def ask(app: serving.App, path: str, token: str = "") -> http.client.HTTPRespons
 
 
 @pytest.mark.slow
-def test_only_who_has_the_token_is_let_in(app: serving.App) -> None:
+def test_access_needs_the_token(app: serving.App) -> None:
     token = app.url.partition("?token=")[2]
     assert len(token) >= 32
     for path in ("/", "/api/kernels"):
@@ -136,7 +136,7 @@ def test_only_who_has_the_token_is_let_in(app: serving.App) -> None:
 
 
 @pytest.mark.slow
-def test_a_page_stays_on_this_computer_and_its_files_in_their_folder(app: serving.App) -> None:
+def test_pages_are_local_and_files_stay_in_their_folder(app: serving.App) -> None:
     token = app.url.partition("?token=")[2]
     assert "default-src 'self'" in ask(app, "/login").headers["Content-Security-Policy"]
     for name in ("voila.json", "studio.ipynb", "voila.log"):
@@ -144,19 +144,19 @@ def test_a_page_stays_on_this_computer_and_its_files_in_their_folder(app: servin
 
 
 @pytest.mark.slow
-def test_it_listens_here_alone_and_keeps_its_token_to_itself(app: serving.App) -> None:
+def test_the_server_listens_on_localhost_and_hides_its_token(app: serving.App) -> None:
     token = app.url.partition("?token=")[2]
     assert token not in shlex.join(map(str, app._process.args))  # type: ignore[arg-type]
     assert stat.S_IMODE(app._folder.stat().st_mode) == 0o700 or os.name == "nt"
     port = int(app.url.split(":")[2].split("/")[0])
     with socket.socket() as other:
-        # Bound to one address, the port is still free on every other.
+        # The server is bound to one address, so the port is free on all others.
         other.bind(("127.0.0.2", port))
 
 
 @pytest.mark.slow
 def test_the_server_ends_with_its_parent() -> None:
-    # Killed, it runs no code at its end: any other end does no less.
+    # A killed parent runs no code at its end, so this is the hardest case.
     code = (
         "import os; from nextlat_viz.notebook.serve import serve; serve('rrxor/nextlat', open_browser=False); "
         "from nextlat_viz.notebook.serve import _open; app, = _open; print(app._process.pid, app._folder, flush=True); "

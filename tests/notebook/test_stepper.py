@@ -1,4 +1,4 @@
-"""One episode of a world, stepped through, without a browser."""
+"""Stepping through one episode of a world, without a browser."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def stepper() -> Iterator[EpisodeStepper]:
     stepper.close()
 
 
-def test_what_is_said_is_what_is_true(stepper: EpisodeStepper) -> None:
+def test_facts_are_those_of_the_episode(stepper: EpisodeStepper) -> None:
     world, episode = stepper.world, stepper.episode
     for position in (1, 5, 8):
         stepper.position = position
@@ -34,7 +34,7 @@ def test_what_is_said_is_what_is_true(stepper: EpisodeStepper) -> None:
 
 
 @pytest.mark.parametrize("name", worlds.names())
-def test_before_the_first_token(name: str) -> None:
+def test_position_0(name: str) -> None:
     world = worlds.get(name)
     stepper = EpisodeStepper(world, length=world.length or 8)
     stepper.position = 0
@@ -58,18 +58,18 @@ def test_a_cell_of_a_board_is_judged_by_the_whole_board() -> None:
     stepper.close()
 
 
-def test_the_picture_follows(stepper: EpisodeStepper) -> None:
+def test_the_picture_follows_the_position(stepper: EpisodeStepper) -> None:
     stepper._picture.value = "beliefs"
     stepper.position = 2
-    there = [np.asarray(trace.x) for trace in stepper.plot.data]
+    before = [np.asarray(trace.x) for trace in stepper.plot.data]
     stepper.position = 6
     now = [np.asarray(trace.x) for trace in stepper.plot.data]
-    assert len(there) == len(now)
+    assert len(before) == len(now)
     assert len(now[-2]) == 7
-    assert not np.array_equal(there[-1], now[-1])
+    assert not np.array_equal(before[-1], now[-1])
 
 
-def test_the_first_picture() -> None:
+def test_the_first_picture_is_the_default() -> None:
     stepper = EpisodeStepper("rrxor", length=4, picture="beliefs")
     assert stepper._picture.value == "beliefs"
     assert any("Each corner is certainty" in note.text for note in stepper.plot.layout.annotations)
@@ -78,14 +78,14 @@ def test_the_first_picture() -> None:
         EpisodeStepper("rrxor", length=4, picture="belief")
 
 
-def test_another_episode(stepper: EpisodeStepper) -> None:
+def test_another_episode_is_sampled(stepper: EpisodeStepper) -> None:
     stepper.position = 8
     stepper._seed.value = 4
     assert stepper.episode.sha256 == stepper.world.sample(1, 8, seed=4).sha256
     assert stepper.position == 4
 
 
-def test_an_episode_of_ones_own() -> None:
+def test_a_users_own_episode() -> None:
     world = worlds.get("z1r")
     own = world.sample(5, 6, seed=2)[3]
     stepper = EpisodeStepper(world, own)
@@ -101,7 +101,7 @@ def test_a_position_outside_is_refused(stepper: EpisodeStepper) -> None:
         stepper.position = 9
 
 
-def test_names_are_text_not_markup() -> None:
+def test_names_are_escaped() -> None:
     world = HiddenMarkovWorld("mine", [[[0.5]], [[0.5]]], ["<b>a</b>", "<i>b</i>"], ["<script>"])
     stepper = EpisodeStepper(world, length=4)
     assert "<script>" not in stepper._beside.value
@@ -111,7 +111,7 @@ def test_names_are_text_not_markup() -> None:
 
 
 @pytest.mark.parametrize("name", ["countdown", "path_star", "taxi", "othello", "story", "mess3"])
-def test_facts_hold_no_codes(name: str) -> None:
+def test_facts_show_names_instead_of_codes(name: str) -> None:
     world = worlds.get(name)
     episode = world.sample(1, None if world.length else 12, seed=0)
     for position in (1, int(episode.length[0]) // 2):

@@ -1,4 +1,4 @@
-"""The studio: one cursor and one selection in every panel, and what goes wrong in one stays there."""
+"""The studio: panels share one cursor and one selection, and an error in one panel stays there."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from tests.synthetic import make_latents
 
 @pytest.fixture
 def opened(rrxor: list[AnnData]) -> Iterator[Studio]:
-    made = studio(*rrxor)
-    yield made
-    made.close()
+    widget = studio(*rrxor)
+    yield widget
+    widget.close()
 
 
 @pytest.fixture(scope="module")
 def shipped() -> Iterator[Studio]:
-    """The shipped pair, whose models are at hand, with fewer rows drawn."""
-    made = studio(state=ViewState("rrxor/next_token", "rrxor/nextlat", max_points=600))
-    yield made
-    made.close()
+    """The shipped pair with its models, with fewer rows drawn."""
+    widget = studio(state=ViewState("rrxor/next_token", "rrxor/nextlat", max_points=600))
+    yield widget
+    widget.close()
 
 
 def alerts(made: Studio) -> dict[str, str]:
@@ -58,21 +58,21 @@ def cursor_of(made: Studio) -> list[Any]:
 
 
 def drawn_as_new(made: Studio) -> None:
-    """Every figure looks as it would in a studio that opens here: steps have not led it astray."""
+    """Compare every figure with that of a new studio opened in the same state."""
     other = Studio(state=made.state)
     for name, card in made.panels.items():
         if card.drawn and card.plot is not None:
             for old, new in zip(card.plot.data, other.panels[name].plot.data, strict=True):
                 for axis in "xy":
-                    # A cursor that was moved has the points' own precision.
-                    one, two = (np.asarray(trace[axis]) for trace in (old, new))
-                    assert np.allclose(one, two, atol=1e-5) if one.dtype.kind == "f" else (one == two).all(), name
-                said = [{k: v for k, v in trace.to_plotly_json().items() if k not in "xy"} for trace in (old, new)]
-                assert not list(changes(*said, skip={"uid"})), name
+                    # A cursor that was moved has the precision of the points.
+                    first, two = (np.asarray(trace[axis]) for trace in (old, new))
+                    assert np.allclose(first, two, atol=1e-5) if first.dtype.kind == "f" else (first == two).all(), name
+                text = [{k: v for k, v in trace.to_plotly_json().items() if k not in "xy"} for trace in (old, new)]
+                assert not list(changes(*text, skip={"uid"})), name
     other.close()
 
 
-def test_every_panel_is_there_and_asks_its_question(opened: Studio) -> None:
+def test_every_panel_has_its_question(opened: Studio) -> None:
     names = "world space next knows ahead read task training thinking pairs what_if differ"
     assert " ".join(opened.panels) == names
     for card in opened.panels.values():
@@ -92,7 +92,7 @@ def test_a_step_of_the_slider_moves_every_panel(opened: Studio) -> None:
     opened.cursor.controls.position.value = 5
     state = opened.state
     assert (state.position, opened.cursor.controls.play.value, opened.cursor.strip.position) == (5, 5, 5)
-    assert {len(one.x) for one in cursor_of(opened) if one.x is not None and len(one.x)} == {5}
+    assert {len(trace.x) for trace in cursor_of(opened) if trace.x is not None and len(trace.x)} == {5}
     assert "after position 5" in opened.panels["next"].plot.layout.annotations[0].text
     assert "after position 5" in opened.panels["knows"].about.value
     assert len(opened.panels["world"].plot.data[-2].x) == 6
@@ -120,7 +120,7 @@ def test_a_click_on_a_point_goes_to_its_episode(opened: Studio) -> None:
     drawn_as_new(opened)
 
 
-def test_a_selection_is_everyones(opened: Studio) -> None:
+def test_a_selection_is_shared(opened: Studio) -> None:
     plot = opened.panels["space"].plot
     touch(plot, "select", {traces(plot, "points")[0]: [0, 9]})
     assert opened.state.selection == ((0, 1), (1, 2))
@@ -134,7 +134,7 @@ def test_a_selection_is_everyones(opened: Studio) -> None:
     assert opened.cursor.strip.selected == []
 
 
-def test_a_filter_lets_its_rows_stand_out_and_be_selected(opened: Studio) -> None:
+def test_a_filter_emphasises_its_rows_and_can_select_them(opened: Studio) -> None:
     plot, state = opened.panels["space"].plot, opened.state
     opened.filter.column.value = "position"
     assert opened.filter.values.options[0] == ("1", 1)
@@ -159,31 +159,31 @@ def test_a_filter_lets_its_rows_stand_out_and_be_selected(opened: Studio) -> Non
     ("wrong", "hint"),
     [({"stat": ["start"]}, "Did you mean 'state'"), ({"state": ["Q"]}, "value of column 'state': 'Q'")],
 )
-def test_a_filter_of_what_is_not_there_is_refused(opened: Studio, wrong: Any, hint: str) -> None:
+def test_a_filter_of_unknown_values_is_refused(opened: Studio, wrong: Any, hint: str) -> None:
     with pytest.raises(UnknownNameError, match=hint):
         opened.state.filter = wrong
     assert opened.state.filter == {}
 
 
 def test_colour_layer_and_world_are_shared(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
-    made = studio({"rrxor": rrxor, "mess3": mess3})
-    state = made.state
+    widget = studio({"rrxor": rrxor, "mess3": mess3})
+    state = widget.state
     state.color, state.site, state.filter = "position", "block1", {"state": "start"}
-    assert alerts(made) == {}
-    drawn_as_new(made)
+    assert alerts(widget) == {}
+    drawn_as_new(widget)
     state.world = "mess3"
-    assert alerts(made) == {}
+    assert alerts(widget) == {}
     assert state.filter == {}
-    assert made.filter.column.value == "nothing"
-    assert "mess3" in made.panels["world"]._caption.value
-    assert made.panels["what_if"].to.options[0] == ("certainty of A", "A")
-    drawn_as_new(made)
+    assert widget.filter.column.value == "nothing"
+    assert "mess3" in widget.panels["world"]._caption.value
+    assert widget.panels["what_if"].to.options[0] == ("certainty of A", "A")
+    drawn_as_new(widget)
     state.world = "rrxor"
-    assert alerts(made) == {}
-    made.close()
+    assert alerts(widget) == {}
+    widget.close()
 
 
-def test_a_step_sends_the_cursor_and_not_the_clouds(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_sends_only_the_cursor(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     for card in opened.panels.values():
         if card.plot is not None:
             card.plot._heard = True
@@ -192,7 +192,7 @@ def test_a_step_sends_the_cursor_and_not_the_clouds(opened: Studio, monkeypatch:
     send = kind_of_comm.publish_msg
 
     def count(self: Any, kind: str, data: Any = None, metadata: Any = None, buffers: Any = None, **keys: Any) -> Any:
-        sizes = [memoryview(one).nbytes for one in buffers or ()]
+        sizes = [memoryview(buffer).nbytes for buffer in buffers or ()]
         sent.append(len(json.dumps(data, default=str)) + sum(sizes))
         return send(self, kind, data, metadata, buffers, **keys)
 
@@ -205,7 +205,7 @@ def test_a_step_sends_the_cursor_and_not_the_clouds(opened: Studio, monkeypatch:
     opened.state.color = "position"
     clouds = sum(sent)
     print(f"a step sends {step:,} bytes, another colour {clouds:,}")
-    space = [len(one.x) for one in cursor_of(opened) if one.x is not None]
+    space = [len(trace.x) for trace in cursor_of(opened) if trace.x is not None]
     assert set(space) <= {0, 3}
     # Of all seven panels; the clouds of this small table alone are six times eight bytes a row.
     assert 0 < step < 25_000
@@ -216,9 +216,9 @@ def test_steps_through_an_episode_read_it_once(rrxor: list[AnnData], monkeypatch
     replayed: list[int] = []
     from_spec = worlds.from_spec
     monkeypatch.setattr(worlds, "from_spec", lambda *spec, **options: built.append(spec) or from_spec(*spec, **options))
-    made = studio(*rrxor)
-    episodes = made.state.scene.episodes[:2].tolist()
-    world = made.state.scene.world
+    widget = studio(*rrxor)
+    episodes = widget.state.scene.episodes[:2].tolist()
+    world = widget.state.scene.world
     replay = type(world).replay
     monkeypatch.setattr(
         type(world), "replay", lambda self, tokens: replayed.append(len(tokens)) or replay(self, tokens)
@@ -226,34 +226,34 @@ def test_steps_through_an_episode_read_it_once(rrxor: list[AnnData], monkeypatch
     replayed.clear()
     for episode in (*episodes, *episodes):
         for position in range(1, LENGTH + 1):
-            made.state.go_to(episode, position)
-    made.close()
+            widget.state.go_to(episode, position)
+    widget.close()
     assert len(replayed) <= len(episodes)
     assert len(built) <= 1
 
 
-def test_a_step_asks_for_no_umap_and_another_layer_does(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_starts_no_umap_but_another_layer_does(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
     def lay_out(latents: AnnData, progress: Any = None, **options: Any) -> analysis.Projection:
         return analysis.project(latents, "pca", **options)
 
     monkeypatch.setattr(analysis, "project_in_process", lay_out, raising=False)
-    made = studio(*rrxor)
-    asked: list[str] = []
+    widget = studio(*rrxor)
+    requests: list[str] = []
     ask = SpacePanel._ask_umaps
-    monkeypatch.setattr(SpacePanel, "_ask_umaps", lambda self: asked.append(self.state.site) or ask(self))
+    monkeypatch.setattr(SpacePanel, "_ask_umaps", lambda self: requests.append(self.state.site) or ask(self))
     for position in (2, 3, 4):
-        made.state.position = position
-    assert asked == []
-    made.state.arrange(view="umap")
-    assert set(asked) == {made.state.site}
-    asked.clear()
-    made.state.site = made.state.scene.sites[0]
-    assert set(asked) == {made.state.site}
-    made.close()
+        widget.state.position = position
+    assert requests == []
+    widget.state.arrange(view="umap")
+    assert set(requests) == {widget.state.site}
+    requests.clear()
+    widget.state.site = widget.state.scene.sites[0]
+    assert set(requests) == {widget.state.site}
+    widget.close()
 
 
 @pytest.mark.soak
-def test_every_event_is_heard_and_leaves_nothing_behind(opened: Studio, soak: bool) -> None:
+def test_random_events_leave_the_studio_consistent(opened: Studio, soak: bool) -> None:
     events = 2_000 if soak else 80
     state, rng = opened.state, np.random.default_rng(0)
     heard: list[Any] = []
@@ -285,19 +285,19 @@ def test_every_event_is_heard_and_leaves_nothing_behind(opened: Studio, soak: bo
             await asyncio.sleep(0)
 
     async def whole() -> tuple[int, int]:
-        made = Studio(state=state)
+        widget = Studio(state=state)
         for _ in range(20):
             await asyncio.sleep(0)
-        await play(made, events // 4)
+        await play(widget, events // 4)
         gc.collect()
         before = psutil.Process().memory_info().rss
-        await play(made, events)
+        await play(widget, events)
         gc.collect()
         after = psutil.Process().memory_info().rss
-        assert alerts(made) == {}
-        # Panels that drew in turns show the last of it.
-        assert {len(one.x) for one in cursor_of(made) if one.x is not None and len(one.x)} == {state.position}
-        made.close()
+        assert alerts(widget) == {}
+        # Panels that drew one after another show the last state.
+        assert {len(trace.x) for trace in cursor_of(widget) if trace.x is not None and len(trace.x)} == {state.position}
+        widget.close()
         return before, after
 
     for card in opened.panels.values():
@@ -320,7 +320,7 @@ def test_an_error_in_one_panel_leaves_the_others_alive(opened: Studio, monkeypat
         assert next_card._stage.layout.display == "none"
         assert not next_card.drawn
         opened.state.position = 4
-        assert {len(one.x) for one in cursor_of(opened) if one.x is not None and len(one.x)} == {4}
+        assert {len(trace.x) for trace in cursor_of(opened) if trace.x is not None and len(trace.x)} == {4}
         assert "after position 4" in opened.panels["knows"].about.value
     opened.state.position = 5
     assert alerts(opened) == {}
@@ -338,7 +338,7 @@ EVIL = {
 
 
 def renamed(latents: AnnData, name: str) -> AnnData:
-    """The same latents, where a token, a state and the model are called something else."""
+    """The same latents with other names for a token, a state and the model."""
     other = latents.copy()
     about = dict(other.uns["nextlat_viz"])
     about["vocabulary"] = [name, *about["vocabulary"][1:]]
@@ -351,20 +351,20 @@ def renamed(latents: AnnData, name: str) -> AnnData:
 
 
 @pytest.mark.parametrize("kind", EVIL)
-def test_names_are_text_whatever_they_are(rrxor: list[AnnData], kind: str) -> None:
-    made = studio(*(renamed(one, EVIL[kind]) for one in rrxor))
-    assert set(alerts(made)) <= {"world"}
-    made.state.position = 5
-    made.state.color = "note"
-    made.filter.column.value = "note"
-    made.filter.values.value = (EVIL[kind],)
-    made.state.target = "state"
-    pairs = made.panels["pairs"]
-    made.state.arrange(detail="pairs")
+def test_names_are_escaped(rrxor: list[AnnData], kind: str) -> None:
+    widget = studio(*(renamed(table, EVIL[kind]) for table in rrxor))
+    assert set(alerts(widget)) <= {"world"}
+    widget.state.position = 5
+    widget.state.color = "note"
+    widget.filter.column.value = "note"
+    widget.filter.values.value = (EVIL[kind],)
+    widget.state.target = "state"
+    pairs = widget.panels["pairs"]
+    widget.state.arrange(detail="pairs")
     pairs.list.chosen = 0
-    assert set(alerts(made)) <= {"world"}
-    written = [made.filter.summary.value, pairs._about.value]
-    written += [note.text for card in made.panels.values() if card.plot for note in card.plot.layout.annotations]
+    assert set(alerts(widget)) <= {"world"}
+    written = [widget.filter.summary.value, pairs._about.value]
+    written += [note.text for card in widget.panels.values() if card.plot for note in card.plot.layout.annotations]
     for text in written:
         assert "<img" not in text
         assert "$" not in text
@@ -373,8 +373,8 @@ def test_names_are_text_whatever_they_are(rrxor: list[AnnData], kind: str) -> No
     cells = [cell for line in pairs.list.rows for cell in line]
     assert cells
     assert all(len(cell) < 70 and "\n" not in cell for cell in cells)
-    assert all(len(token) <= 24 and "\n" not in token for token in made.cursor.strip.tokens)
-    made.close()
+    assert all(len(token) <= 24 and "\n" not in token for token in widget.cursor.strip.tokens)
+    widget.close()
 
 
 def test_options_of_long_names_are_cut(rrxor: list[AnnData]) -> None:
@@ -397,21 +397,21 @@ def test_a_name_is_cut_to_one_short_line() -> None:
 def test_a_table_with_the_start_token_is_stepped_through_from_position_0() -> None:
     read = worlds.get("rrxor").sample(40, 8)
     tables = [extract(load(f"rrxor/{name}"), read, positions=slice(0, None)) for name in ("next_token", "nextlat")]
-    made = studio(*tables)
-    made.state.go_to(3, 0)
-    strip = made.cursor.strip
-    assert (made.state.position, strip.position, made.cursor.controls.position.min) == (0, 0, 0)
+    widget = studio(*tables)
+    widget.state.go_to(3, 0)
+    strip = widget.cursor.strip
+    assert (widget.state.position, strip.position, widget.cursor.controls.position.min) == (0, 0, 0)
     assert list(strip.places) == list(range(9))
     assert list(strip.tokens) == ["start", *map(str, read.tokens[3])]
     assert strip.notes[0] == "token start"
-    assert not alerts(made)
-    assert "after position 0" in made.panels["next"].plot.layout.annotations[0].text
-    assert len(made.panels["world"].plot.data[-2].x) == 1
-    drawn_as_new(made)
-    made.state.position = 1
-    assert not alerts(made)
-    assert len(made.panels["world"].plot.data[-2].x) == 2
-    made.close()
+    assert not alerts(widget)
+    assert "after position 0" in widget.panels["next"].plot.layout.annotations[0].text
+    assert len(widget.panels["world"].plot.data[-2].x) == 1
+    drawn_as_new(widget)
+    widget.state.position = 1
+    assert not alerts(widget)
+    assert len(widget.panels["world"].plot.data[-2].x) == 2
+    widget.close()
 
 
 @pytest.mark.parametrize(("name", "position"), [("path_star", 22), ("s3", 10), ("rrxor", 6)])
@@ -420,49 +420,49 @@ def test_a_world_opens_at_its_decisive_prediction_or_in_the_middle(name: str, po
     assert state.position == position
 
 
-def test_an_episode_that_its_world_cannot_read_opens_all_the_same(
+def test_an_episode_that_its_world_cannot_read_still_opens(
     rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def illegal(scene: Scene, episode: int) -> None:
         raise ValueError("token '0' at position 2 is not legal after the tokens before it")
 
     monkeypatch.setattr(Scene, "read", illegal)
-    made = studio(*rrxor)
-    assert made.state.position == 1
-    assert "not legal" in alerts(made)["world"] + made.panels["world"].words
-    made.close()
+    widget = studio(*rrxor)
+    assert widget.state.position == 1
+    assert "not legal" in alerts(widget)["world"] + widget.panels["world"].words
+    widget.close()
 
 
 def in_sight(made: Studio) -> list[str]:
     return [name for name, panel in made.panels.items() if panel.shown]
 
 
-def test_the_arrangement_is_the_readers_per_world(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
-    made = studio({"rrxor": rrxor, "mess3": mess3})
-    state, panels = made.state, made.panels
-    made._tabs.value = "pairs"
+def test_the_arrangement_is_kept_per_world(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
+    widget = studio({"rrxor": rrxor, "mess3": mess3})
+    state, panels = widget.state, widget.panels
+    widget._tabs.value = "pairs"
     panels["space"].view.value = "pca"
     panels["world"]._fold.click()
     panels["pairs"]._enlarge.click()
     assert state.arrangement == {"rrxor": {"detail": "pairs", "view": "pca", "folded": ("world",), "large": "pairs"}}
-    assert in_sight(made) == ["pairs"]
+    assert in_sight(widget) == ["pairs"]
     state.world = "mess3"
-    assert in_sight(made) == ["world", "space", "next", "knows"]
+    assert in_sight(widget) == ["world", "space", "next", "knows"]
     assert (panels["space"].view.value, panels["world"].folded, panels["pairs"].large) == ("belief", False, False)
     assert list(state.arrangement) == ["rrxor"]
-    made._swap.click()
+    widget._swap.click()
     assert "nlv-at-beside" in panels["knows"]._dom_classes
-    assert made._tabs.value == "next"
+    assert widget._tabs.value == "next"
     state.world = "rrxor"
-    assert in_sight(made) == ["pairs"]
+    assert in_sight(widget) == ["pairs"]
     panels["pairs"]._enlarge.click()
-    assert in_sight(made) == ["world", "space", "next", "pairs"]
+    assert in_sight(widget) == ["world", "space", "next", "pairs"]
     assert panels["world"].folded
-    assert alerts(made) == {}
-    made.close()
+    assert alerts(widget) == {}
+    widget.close()
 
 
-def test_an_arrangement_of_what_is_not_there_is_refused(opened: Studio) -> None:
+def test_an_arrangement_of_unknown_panels_is_refused(opened: Studio) -> None:
     with pytest.raises(UnknownNameError, match=r"choice of the arrangement 'detial'\. Did you mean 'detail'"):
         opened.state.arrange(detial="pairs")
     with pytest.raises(UnknownNameError, match="world 'mess3'"):
@@ -471,29 +471,29 @@ def test_an_arrangement_of_what_is_not_there_is_refused(opened: Studio) -> None:
     assert "panel 'piars'. Did you mean 'pairs'" in opened._alert.value.replace("&#x27;", "'").replace("&#39;", "'")
 
 
-def test_a_new_world_is_no_choice_of_the_reader(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
-    made = studio({"rrxor": rrxor, "mess3": mess3})
-    made.state.arrange(detail="pairs")
-    made.state.go_to(3, 5)
-    before = made.state.episode, made.state.selection
-    made.state.world = "mess3"
-    made.state.arrange(detail="pairs")
-    made.state.world = "rrxor"
-    made.state.arrange(detail="pairs")
-    assert (made.state.episode, made.state.selection) == before
-    assert made.state.position == made.state.scene.opening_position(3)
-    assert made.panels["pairs"].list.chosen == -1
-    made.close()
+def test_a_new_world_does_not_choose_a_pair(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
+    widget = studio({"rrxor": rrxor, "mess3": mess3})
+    widget.state.arrange(detail="pairs")
+    widget.state.go_to(3, 5)
+    before = widget.state.episode, widget.state.selection
+    widget.state.world = "mess3"
+    widget.state.arrange(detail="pairs")
+    widget.state.world = "rrxor"
+    widget.state.arrange(detail="pairs")
+    assert (widget.state.episode, widget.state.selection) == before
+    assert widget.state.position == widget.state.scene.opening_position(3)
+    assert widget.panels["pairs"].list.chosen == -1
+    widget.close()
 
 
-def test_a_panel_out_of_sight_computes_nothing(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hidden_panel_computes_nothing(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     knows, calls = opened.panels["knows"], []
     draw = type(knows)._figure
     monkeypatch.setattr(type(knows), "_figure", lambda self: calls.append(self) or draw(self))
     opened._tabs.value = "pairs"
     opened.state.position = 3
     assert not calls
-    # Whoever asks for the figure of a hidden panel gets it drawn for the present cursor.
+    # The figure of a hidden panel is drawn on request, for the present cursor.
     assert knows.plot.data
     assert "after position 3" in knows.about.value
     assert len(calls) == 1
@@ -516,7 +516,7 @@ def test_models_in_words_have_the_hatching_of_their_bars(opened: Studio) -> None
         assert marks == ["■", "▨", "▧"]
 
 
-def test_a_question_that_does_not_apply_takes_a_line(opened: Studio) -> None:
+def test_a_question_that_does_not_apply_is_one_line(opened: Studio) -> None:
     assert opened.panels["ahead"].why_not == "No model here has latent dynamics psi that could be rolled out."
     names = [name for _, name in opened._tabs.options]
     assert opened._tabs.tooltips[names.index("ahead")] == opened.panels["ahead"].question
@@ -532,11 +532,11 @@ def test_tabs_of_questions_that_do_not_apply_come_last(opened: Studio, shipped: 
     assert [label for label, _ in shipped._tabs.options][-1] == "Steps"
 
 
-def test_the_cursor_stands_out_whatever_was_selected(opened: Studio) -> None:
+def test_the_cursor_is_visible_in_any_selection(opened: Studio) -> None:
     assert {trace.unselected.marker.opacity for trace in cursor_of(opened)} == {1}
 
 
-def test_what_was_read_and_is_held_out_is_said(opened: Studio) -> None:
+def test_the_tokens_read_and_held_out_are_shown(opened: Studio) -> None:
     opened.state.select([0, 9])
     table = opened.selection
     names = opened.state.scene.vocabulary
@@ -547,12 +547,12 @@ def test_what_was_read_and_is_held_out_is_said(opened: Studio) -> None:
 
 def test_every_world_opens_with_its_question(shipped: Studio) -> None:
     assert in_sight(shipped) == ["world", "space", "next", "knows"]
-    made = studio("s3/next_token", "s3/nextlat")
-    assert in_sight(made) == ["world", "space", "next", "task"]
-    assert made.panels["task"].measure == "state_tracking"
-    assert made.panels["task"].drawn
-    assert alerts(made) == {}
-    made.close()
+    widget = studio("s3/next_token", "s3/nextlat")
+    assert in_sight(widget) == ["world", "space", "next", "task"]
+    assert widget.panels["task"].measure == "state_tracking"
+    assert widget.panels["task"].drawn
+    assert alerts(widget) == {}
+    widget.close()
 
 
 def test_two_studios_on_one_state(opened: Studio) -> None:
@@ -562,23 +562,23 @@ def test_two_studios_on_one_state(opened: Studio) -> None:
     assert opened.cursor.controls.position.value == 6
     touch(explorer.plot, "select", {traces(explorer.plot, "points")[0]: [3]})
     assert opened.selection.equals(other.selection)
-    plots = [made.panels["space"].plot for made in (opened, other)]
+    plots = [result.panels["space"].plot for result in (opened, other)]
     assert [plot.data[traces(plot, "points")[0]].selectedpoints for plot in plots] == [(3,), (3,)]
     other.close()
     explorer.close()
     opened.state.position = 2
     assert alerts(opened) == {}
-    assert {len(one.x) for one in cursor_of(opened) if one.x is not None and len(one.x)} == {2}
+    assert {len(trace.x) for trace in cursor_of(opened) if trace.x is not None and len(trace.x)} == {2}
 
 
-def test_a_closed_studio_leaves_nothing(rrxor: list[AnnData]) -> None:
+def test_a_closed_studio_leaves_no_widgets(rrxor: list[AnnData]) -> None:
     before = living_plots()
     state = ViewState(*rrxor)
-    made = Studio(state=state)
-    made.close()
-    made.close()
+    widget = Studio(state=state)
+    widget.close()
+    widget.close()
     state.position = 4
-    del made
+    del widget
     assert living_plots() == before
 
 
@@ -603,9 +603,7 @@ def test_a_scene_knows_which_tokens_are_given(name: str, prompt: int) -> None:
     assert Scene.prompt.func(SimpleNamespace(world=worlds.get(name))) == prompt
 
 
-def test_a_place_in_the_prompt_says_that_nothing_was_trained_there(
-    opened: Studio, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_position_in_the_prompt_says_that_it_was_not_trained(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(vars(opened.state.scene), "prompt", 3)
     card = opened.panels["next"]
     for position, told in ((2, True), (3, False)):
@@ -615,7 +613,7 @@ def test_a_place_in_the_prompt_says_that_nothing_was_trained_there(
         assert (told_now in card.about.value) == told
 
 
-def test_latents_alone_say_what_is_missing(opened: Studio) -> None:
+def test_latents_without_models_name_what_is_missing(opened: Studio) -> None:
     for name in ("ahead", "what_if"):
         card = opened.panels[name]
         assert not card.drawn
@@ -626,19 +624,19 @@ def test_latents_alone_say_what_is_missing(opened: Studio) -> None:
 
 def test_latents_of_no_known_world(rrxor: list[AnnData]) -> None:
     tables = []
-    for one in rrxor:
-        other = one.copy()
+    for trace in rrxor:
+        other = trace.copy()
         other.uns["nextlat_viz"] = {key: v for key, v in other.uns["nextlat_viz"].items() if key != "world"}
         del other.obsm["belief"], other.obsm["next_token_probs_exact"], other.obs["state"]
         tables.append(other)
-    made = studio(*tables, state=None)
-    made.state.position = 4
-    assert alerts(made) == {}
-    assert "no known world" in made.panels["world"].words
-    assert "This world has no ground-truth state" in made.panels["pairs"].words
-    assert made.panels["next"].drawn
-    assert {len(one.x) for one in cursor_of(made) if one.x is not None and len(one.x)} == {4}
-    made.close()
+    widget = studio(*tables, state=None)
+    widget.state.position = 4
+    assert alerts(widget) == {}
+    assert "no known world" in widget.panels["world"].words
+    assert "This world has no ground-truth state" in widget.panels["pairs"].words
+    assert widget.panels["next"].drawn
+    assert {len(trace.x) for trace in cursor_of(widget) if trace.x is not None and len(trace.x)} == {4}
+    widget.close()
 
 
 def test_a_world_without_a_picture(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -649,7 +647,7 @@ def test_a_world_without_a_picture(opened: Studio, monkeypatch: pytest.MonkeyPat
     other.close()
 
 
-def test_models_that_do_not_belong_together_are_refused(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
+def test_models_that_do_not_match_are_refused(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
     with pytest.raises(ValueError, match=r"of several worlds \(rrxor, mess3\).*\{world name"):
         studio(rrxor[0], mess3[0])
     with pytest.raises(LatentsError, match="same episodes"):
@@ -658,7 +656,7 @@ def test_models_that_do_not_belong_together_are_refused(rrxor: list[AnnData], me
         studio(rrxor[0], state=ViewState(*rrxor))
 
 
-def test_a_pair_is_flown_to(opened: Studio) -> None:
+def test_a_chosen_pair_moves_the_cursor(opened: Studio) -> None:
     pairs, state = opened.panels["pairs"], opened.state
     state.arrange(detail="pairs")
     assert state.selection == ()
@@ -686,12 +684,12 @@ def test_a_pair_is_flown_to(opened: Studio) -> None:
     assert alerts(opened) == {}
 
 
-def test_export_writes_where_it_came_from_and_never_over_a_file(opened: Studio, tmp_path: Path) -> None:
+def test_export_writes_provenance_and_never_overwrites(opened: Studio, tmp_path: Path) -> None:
     opened.state.go_to(3, 5)
     path = opened.export("next", tmp_path / "next.html")
     about = json.loads(path.with_name(f"{path.name}.json").read_text())["parameters"]
     assert (about["panel"], about["episode"], about["position"]) == ("next", 3, 5)
-    assert [one["label"] for one in about["models"]] == opened.state.labels
+    assert [item["label"] for item in about["models"]] == opened.state.labels
     assert "after position 5" in path.read_text()
     with pytest.raises(FileExistsError, match="overwrite=True"):
         opened.export("space", path)
@@ -717,13 +715,13 @@ def test_export_fits_a_paper_or_a_slide(opened: Studio, tmp_path: Path) -> None:
         assert f'"width":{width}' in path.read_text()
 
 
-def test_export_refuses_sizes_that_are_none_or_too_small(opened: Studio, tmp_path: Path) -> None:
+def test_export_refuses_bad_sizes(opened: Studio, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"print size 'colum'\. Did you mean 'column'"):
         opened.export("next", tmp_path / "a.html", size="colum")
     assert not list(tmp_path.iterdir())
 
 
-def test_models_at_hand_look_ahead_and_are_moved(shipped: Studio) -> None:
+def test_shipped_models_look_ahead_and_take_injections(shipped: Studio) -> None:
     state = shipped.state
     state.go_to(3, 5)
     ahead, what_if = shipped.panels["ahead"], shipped.panels["what_if"]
@@ -754,7 +752,7 @@ def test_models_at_hand_look_ahead_and_are_moved(shipped: Studio) -> None:
     state.target, state.selection = "belief", ()
 
 
-def test_an_earlier_step_asks_the_model_of_that_step(shipped: Studio) -> None:
+def test_an_earlier_step_runs_the_model_of_that_step(shipped: Studio) -> None:
     shipped.state.go_to(3, 5)
     shipped.state.show(step=200)
     assert alerts(shipped) == {}

@@ -1,4 +1,4 @@
-"""Recursive models in the studio: recursion steps in the place of positions, the boards, and what is solved by step."""
+"""Recursive models in the studio: recursion steps in place of positions, boards, and puzzles solved by step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def studio(models):
     studio.close()
 
 
-def test_all_models_take_as_many_steps(studio):
+def test_all_models_take_the_same_number_of_steps(studio):
     state = studio.state
     assert state.labels == ["DIS", "one pass"]
     assert state.scene.positions(3) == [1, 2, 3]
@@ -43,7 +43,7 @@ def test_all_models_take_as_many_steps(studio):
     assert studio.cursor.strip.notes[0].startswith("step 1, changed ")
 
 
-def test_the_world_shows_every_models_board_at_the_step(studio):
+def test_the_world_panel_shows_every_models_board_at_the_step(studio):
     state = studio.state
     state.go_to(3, 2)
     panel = studio.panels["world"]
@@ -58,7 +58,7 @@ def test_the_world_shows_every_models_board_at_the_step(studio):
     assert headings[1].startswith("<b>one pass†</b>")
 
 
-def test_what_is_solved_by_step(studio, models):
+def test_the_panel_of_solved_puzzles_by_step(studio, models):
     state, panel = studio.state, studio.panels["thinking"]
     state.go_to(3, 2)
     ends = [panel.plot.data[trace] for trace in traces(panel.plot, "end")]
@@ -71,7 +71,7 @@ def test_what_is_solved_by_step(studio, models):
     assert panel.plot.data[traces(panel.plot, "end")[0]].x[0] == 9
 
 
-def test_other_shipped_runs_stand_beside_the_models(models, monkeypatch):
+def test_other_shipped_runs_are_drawn_with_the_models(models, monkeypatch):
     own = [{"measure": "loss", "model": model.name, "world": "queens"} for model in models]
     about = {"model": "queens/trm/seed1", "world": "queens", "objective": "trm", "seed": 1}
     steps = [
@@ -95,7 +95,7 @@ def test_latents_alone_have_no_answers(models):
     panel.close()
 
 
-def test_other_models_do_not_answer_in_steps(state):
+def test_other_models_have_no_recursion_panels(state):
     panel = ThinkingPanel(state=state)
     panel.refresh()
     assert panel.words == "These models do not answer in recursion steps: open models trained with 'trm' or 'dis'."

@@ -1,4 +1,4 @@
-"""Training steps in the studio: the curves and pictures of a pair of one's own, and playing through its steps."""
+"""Training steps in the studio: curves and pictures of a user's pair of models, and playing through its steps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """Two runs as a notebook trains them; the second stops at step 30."""
+    """Two runs as trained in a notebook; the second stops at step 30."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=object()))
@@ -47,20 +47,20 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 def panel(pair: list[Any]) -> Any:
-    made = TrainingPanel(state=ViewState(*pair, max_points=300))
-    made.shown = True
-    yield made
-    made.close()
+    opened = TrainingPanel(state=ViewState(*pair, max_points=300))
+    opened.shown = True
+    yield opened
+    opened.close()
 
 
-def test_steps_of_a_pair_of_ones_own_can_be_chosen(pair: list[Any]) -> None:
+def test_steps_of_a_users_pair_can_be_chosen(pair: list[Any]) -> None:
     state = ViewState(*pair)
     assert state.steps == [0, 1, 2, 3, 4, 6, 9, 12, 18, 25]
     assert state.step_choices[-2:] == [("25", 25), ("end", None)]
     assert [run.step for run in pair] == [40, 30]
 
 
-def test_curves_hold_the_log_and_what_was_measured_between(panel: Any, pair: list[Any]) -> None:
+def test_curves_join_the_log_and_measured_steps(panel: Any, pair: list[Any]) -> None:
     plot = panel.plot
     curves = [plot.data[i] for i in traces(plot, "curve")]
     assert [curve.name for curve in curves] == ["next-token", "NextLat"] * 2
@@ -71,14 +71,14 @@ def test_curves_hold_the_log_and_what_was_measured_between(panel: Any, pair: lis
     assert list(curves[2].y)[-1] == logged.loc[40, "belief_r2"]
     assert {trace.y[0] for trace in (plot.data[i] for i in traces(plot, "floor"))} == {logged["floor"].iloc[0]}
     cursors = [plot.data[i] for i in traces(plot, "cursor")]
-    assert [list(one.x) for one in cursors] == [[40], [30]] * 2
+    assert [list(item.x) for item in cursors] == [[40], [30]] * 2
     assert "untrained" in panel.about.value
     assert "floor" in panel.about.value
     assert (panel.words, panel._alert.value) == ("", "")
 
 
-def test_what_is_measured_at_a_step_is_what_training_logged(pair: list[Any]) -> None:
-    """A snapshot at a step with a log entry, measured again, differs only by its precision."""
+def test_measured_values_equal_the_training_log(pair: list[Any]) -> None:
+    """Measuring a snapshot again gives the log entry of its step, up to precision."""
     source = Source(pair[0])
     logged = source.history.set_index("step").loc[40]
     row = source.validate(40)
@@ -99,7 +99,7 @@ def test_the_marker_follows_and_a_click_goes_to_the_nearest_step(panel: Any) -> 
     assert state.step is None
 
 
-def test_pictures_are_in_the_axes_of_the_end(panel: Any) -> None:
+def test_pictures_share_the_axes_of_the_last_step(panel: Any) -> None:
     panel.view.value = "Pictures"
     plot, state = panel.plot, panel.state
     clouds = [plot.data[i] for i in traces(plot, "points")]
@@ -132,17 +132,17 @@ def test_a_figure_waits_for_the_values_between_log_entries(pair: list[Any], monk
     measure = Source.validate
 
     def slow(source: Source, step: int) -> dict[str, float]:
-        # Longer than drawing waits for a result.
+        # Longer than a figure waits for a result.
         time.sleep(step == 1)
         return measure(source, step)
 
     monkeypatch.setattr(Source, "validate", slow)
 
     async def run() -> None:
-        made = Studio(*pair)
-        curve = next(trace for trace in made.figure("training").data if (trace.meta or {}).get("role") == "curve")
+        opened = Studio(*pair)
+        curve = next(trace for trace in opened.figure("training").data if (trace.meta or {}).get("role") == "curve")
         assert list(curve.x)[:5] == [0, 1, 2, 3, 4]
-        made.close()
+        opened.close()
 
     asyncio.run(run())
 
@@ -158,15 +158,17 @@ def test_a_model_without_snapshots_is_named(pair: list[Any], alone: Any) -> None
     panel.close()
 
 
-def test_it_says_why_there_is_nothing_to_show(alone: Any, rrxor: list[Any]) -> None:
+def test_an_empty_panel_says_why(alone: Any, rrxor: list[Any]) -> None:
     panel = TrainingPanel(state=ViewState(alone))
     panel.shown = True
     assert traces(panel.plot, "curve")
     assert "There are no snapshots of earlier training steps: nlv.train keeps some in a notebook" in panel.about.value
     panel.close()
-    given = TrainingPanel(state=ViewState(*rrxor))
-    assert given.why_not.endswith("was given as latents, which have no training history: open its checkpoint.")
-    given.close()
+    panel_of_latents = TrainingPanel(state=ViewState(*rrxor))
+    assert panel_of_latents.why_not.endswith(
+        "was given as latents, which have no training history: open its checkpoint."
+    )
+    panel_of_latents.close()
     (alone.folder / "metrics.csv").rename(alone.folder / "away.csv")
     lost = TrainingPanel(state=ViewState(alone))
     assert "came without its training curve" in lost.why_not
@@ -174,7 +176,7 @@ def test_it_says_why_there_is_nothing_to_show(alone: Any, rrxor: list[Any]) -> N
     (alone.folder / "away.csv").rename(alone.folder / "metrics.csv")
 
 
-def test_values_come_one_by_one_and_can_be_cancelled(pair: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measurements_arrive_one_by_one_and_can_be_cancelled(pair: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     measure, may = Source.validate, threading.Semaphore(0)
 
     def slow(source: Source, step: int) -> dict[str, float]:
@@ -221,12 +223,12 @@ def test_play_shows_each_step_and_waits_for_it(pair: list[Any], monkeypatch: pyt
     monkeypatch.setattr(ViewState, "step_choices", property(lambda state: few))
 
     async def run() -> None:
-        made = Studio(state=state)
-        bar = made.children[0].children
+        opened = Studio(state=state)
+        bar = opened.children[0].children
         play = next(part for part in bar if type(part).__name__ == "Play")
         await until(lambda: not state.busy)
         play.set_state({"playing": True})
-        # Beats that come before the step is there go by.
+        # Beats before the step is ready are skipped.
         for beat in range(1, 6):
             play.set_state({"value": beat})
             await asyncio.sleep(0.01)
@@ -238,39 +240,39 @@ def test_play_shows_each_step_and_waits_for_it(pair: list[Any], monkeypatch: pyt
                 break
             play.set_state({"value": beat})
         assert shown == [0, 4, 12, None]
-        assert labelled(made)["Training step"].label == "end"
-        for panel in (made.panels["space"], made.panels["knows"]):
+        assert labelled(opened)["Training step"].label == "end"
+        for panel in (opened.panels["space"], opened.panels["knows"]):
             assert panel.drawn
             assert panel._alert.value == ""
-        # Where the reader goes elsewhere, it stops.
+        # Playing stops when the user moves.
         play.set_state({"playing": True})
         await until(lambda: state.step == 0)
         state.show(step=12)
         await until(lambda: not state.busy)
         play.set_state({"value": 500})
         assert (play.playing, state.step) == (False, 12)
-        # The stop button of the page goes to the start.
+        # The stop button of the page returns to the start.
         play.set_state({"value": 0})
         await until(lambda: state.step == 0)
-        made.close()
+        opened.close()
 
     asyncio.run(run())
 
 
-def test_models_with_one_step_have_nothing_to_play(alone: Any) -> None:
+def test_models_with_one_step_cannot_be_played(alone: Any) -> None:
     view = Box(ViewState(alone))
     assert controls.play_steps(view).layout.display == "none"
     view.close()
 
 
-def test_a_step_of_the_end_of_one_model_is_its_end(pair: list[Any]) -> None:
+def test_a_step_past_the_end_of_one_model_is_its_last(pair: list[Any]) -> None:
     source = Source(pair[1])
     assert source.at(30) is source.at() is pair[1]
     assert meta(source.latents(30))["label"] == "NextLat"
     assert source.has()
 
 
-def test_another_world_at_an_earlier_step_begins_at_its_end(pair: list[Any], mess3: list[Any]) -> None:
+def test_another_world_opens_at_its_last_step(pair: list[Any], mess3: list[Any]) -> None:
     state = ViewState({"rrxor": pair, "mess3": mess3})
     state.show(step=4)
     state.world = "mess3"

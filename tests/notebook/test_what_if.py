@@ -1,4 +1,4 @@
-"""What if it believed something else: dragged, slid or chosen, and what of it travels."""
+"""The panel "what if": targets that are dragged, slid or chosen, and the messages that are sent."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .conftest import traces
 
 @pytest.fixture(scope="module")
 def rrxor_studio() -> Iterator[Studio]:
-    made = studio("rrxor/next_token", "rrxor/nextlat")
-    made.state.arrange(detail="what_if")
-    yield made
-    made.close()
+    opened = studio("rrxor/next_token", "rrxor/nextlat")
+    opened.state.arrange(detail="what_if")
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="module")
 def taxi_studio() -> Iterator[Studio]:
-    made = studio("taxi_grid/next_token", "taxi_grid/nextlat")
-    made.state.arrange(detail="what_if")
-    yield made
-    made.close()
+    opened = studio("taxi_grid/next_token", "taxi_grid/nextlat")
+    opened.state.arrange(detail="what_if")
+    yield opened
+    opened.close()
 
 
 def drag(card: Any, x: float, y: float) -> None:
@@ -40,7 +40,7 @@ def bars(card: Any, role: str = "after") -> list[np.ndarray]:
     return [np.asarray(card.plot.data[i].y) for i in traces(card.plot, role)]
 
 
-def test_a_drag_is_what_the_probe_is_to_read(rrxor_studio: Studio) -> None:
+def test_a_drag_sets_the_target_of_the_probe(rrxor_studio: Studio) -> None:
     state, card = rrxor_studio.state, rrxor_studio.panels["what_if"]
     state.go_to(3, 5)
     before = bars(card)
@@ -49,17 +49,17 @@ def test_a_drag_is_what_the_probe_is_to_read(rrxor_studio: Studio) -> None:
     assert dict(card.to.options)["the marker"] == card.to.value
     np.testing.assert_allclose(card.plane.cloud.handle, (0.1, 0.2), atol=1e-9)
     assert not any(np.array_equal(a, b) for a, b in zip(before, bars(card), strict=True))
-    # One target for both models: what the world predicts there is the same.
+    # Both models have one target, and so one exact prediction.
     np.testing.assert_array_equal(*bars(card, "exact"))
     assert card.about.value.count("KL from exact") == 2
-    # Outside of the simplex there is no belief: the nearest is meant.
+    # A point outside the simplex means the nearest belief.
     drag(card, 5.0, 5.0)
     x, y = card.plane.cloud.handle
     corners = list(card._chosen.landmarks.values())
     assert min(np.hypot(x - a, y - b) for a, b in corners) < 1e-6
 
 
-def test_the_cursor_moves_the_ring_and_nothing_else(rrxor_studio: Studio) -> None:
+def test_the_cursor_moves_only_the_ring(rrxor_studio: Studio) -> None:
     state, card = rrxor_studio.state, rrxor_studio.panels["what_if"]
     state.go_to(3, 5)
     drag(card, 0.1, 0.2)
@@ -85,7 +85,7 @@ def test_a_cursor_step_does_not_read_the_whole_table(rrxor_studio: Studio, monke
     card.metric.value = "covariance"
 
 
-def test_what_is_chosen_moves_the_handle(rrxor_studio: Studio) -> None:
+def test_a_choice_in_the_list_moves_the_handle(rrxor_studio: Studio) -> None:
     state, card = rrxor_studio.state, rrxor_studio.panels["what_if"]
     card.to.value = "start"
     assert card.plane.cloud.handle == pytest.approx(card._chosen.landmarks["start"])
@@ -108,7 +108,7 @@ def test_a_step_of_a_drag_sends_little(rrxor_studio: Studio, monkeypatch: pytest
     sent: list[int] = []
 
     def note(message: Any, buffers: Any = None) -> None:
-        sent.append(len(json.dumps(message, default=str)) + sum(memoryview(one).nbytes for one in buffers or []))
+        sent.append(len(json.dumps(message, default=str)) + sum(memoryview(buffer).nbytes for buffer in buffers or []))
 
     for widget in (card.plane.cloud, card._plot, card.plane._caption, card.to, card._busy, card._words):
         monkeypatch.setattr(widget, "_send", note)
@@ -135,7 +135,7 @@ def test_the_plane_follows_model_colour_and_step(rrxor_studio: Studio) -> None:
     state.step, state.color, card.model.value = None, "state", 0
 
 
-def test_classes_have_a_list_alone_and_numbers_a_slider(rrxor_studio: Studio) -> None:
+def test_classes_have_a_list_and_numbers_a_slider(rrxor_studio: Studio) -> None:
     state, card = rrxor_studio.state, rrxor_studio.panels["what_if"]
     state.target = "state"
     assert card.plane.box.layout.display == card.slider.layout.display == "none"
@@ -188,9 +188,9 @@ def test_a_place_is_dragged_through_the_streets(taxi_studio: Studio) -> None:
     drag(card, -9.0, 9.0)
     assert not np.array_equal(before[0], bars(card)[0])
     assert "no exact prediction" in card.about.value
-    # Both coordinates are moved, whichever of them is looked at.
+    # Both coordinates are edited, whichever is the target.
     state.target = "y"
     assert card.plane.box.layout.display is None
-    # On the prompt nothing was trained to be predicted.
+    # Models are not trained to predict the prompt.
     state.position = 1
     assert card._alert.value == ""

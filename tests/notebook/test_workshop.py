@@ -1,4 +1,4 @@
-"""The workshop: pinned figures that do not change, arranged for a venue, with a caption, and made again by code."""
+"""The workshop: pinned figures, arranged for a venue, with a caption and the code that makes them again."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_tray_opens_in_place_of_the_panels(opened: Studio, tray: Tray) -> No
     assert (tray.layout.display, opened._grid.layout.display) == ("none", None)
 
 
-def test_the_captions_numbers_are_the_probes(opened: Studio, tray: Tray) -> None:
+def test_numbers_in_the_caption_are_the_probes(opened: Studio, tray: Tray) -> None:
     tray.pin(opened.panels["knows"])
     text = tray.caption.value
     state = opened.state
@@ -101,7 +101,7 @@ def test_the_caption_names_the_colour_in_words(opened: Studio) -> None:
     opened.state.color = before
 
 
-def test_widths_are_those_of_venues(opened: Studio, tray: Tray) -> None:
+def test_widths_of_venues_can_be_chosen(opened: Studio, tray: Tray) -> None:
     tray.pin(opened.panels["next"])
     for _, name in tray.width.options:
         tray.width.value = name
@@ -110,7 +110,7 @@ def test_widths_are_those_of_venues(opened: Studio, tray: Tray) -> None:
     assert alert(tray) == ""
 
 
-def test_writing_is_whole_and_never_over_a_file(opened: Studio, tray: Tray, tmp_path: Path) -> None:
+def test_files_are_written_atomically_and_never_overwritten(opened: Studio, tray: Tray, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing is pinned"):
         tray.write(tmp_path / "a.html")
     tray.pin(opened.panels["next"])
@@ -181,7 +181,7 @@ def test_models_are_opened_by_their_names() -> None:
     assert _opening(both) == ["studio = nlv.studio({'rrxor': ['rrxor/next_token'], 's3': ['s3/nextlat']})"]
 
 
-def test_what_shows_no_figure_cannot_be_pinned(opened: Studio, tray: Tray) -> None:
+def test_panels_without_a_figure_cannot_be_pinned(opened: Studio, tray: Tray) -> None:
     panel = opened.panels["ahead"]
     panel._pin.click()
     assert "shows no figure now" in panel._alert.value

@@ -1,4 +1,4 @@
-"""A gallery: every figure that fits, whole, with where it came from; and an index that owns up to the rest."""
+"""The gallery: every figure that fits, with provenance, and an index that names those that are missing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.is_file()}
 
 
-def test_a_gallery_of_ones_own(run: nlv.Checkpoint, own: Path) -> None:
+def test_a_gallery_of_a_users_run(run: nlv.Checkpoint, own: Path) -> None:
     page = (own / "index.html").read_text(encoding="utf-8")
     assert files(own) == links(own / "index.html") | {"index.html", "index.html.json", "plotly.min.js"}
     drawn = {"every_seed", "beliefs_z1r", "belief_read_z1r", "probe_loss_by_offset_z1r", "acceptance_z1r"}
@@ -77,7 +77,7 @@ def test_every_figure_is_an_image_too(run: nlv.Checkpoint, measured: Path, monke
     assert all(image.startswith("<svg") and len(image) > 1_000 for image in images.values())
 
 
-def test_one_figure_that_fails_is_said_and_the_others_are_there(
+def test_a_failing_figure_is_named_and_the_others_are_written(
     run: nlv.Checkpoint, measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(group: Any) -> Iterator[Drawing]:
@@ -91,7 +91,7 @@ def test_one_figure_that_fails_is_said_and_the_others_are_there(
     assert "beliefs_z1r.html" in links(index)
 
 
-def test_what_is_stopped_half_way_leaves_whole_files_and_no_index(
+def test_an_interruption_leaves_whole_files_and_no_index(
     run: nlv.Checkpoint, measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stops(group: Any) -> Iterator[Drawing]:
@@ -117,7 +117,7 @@ def test_without_a_browser_there_are_pages_and_the_index_says_so(
 
 
 def test_a_world_of_any_name_stays_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What becomes of other texts is tested with `io.file_name`.
+    # Other texts are tested with `io.file_name`.
     world = HiddenMarkovWorld("x/../../../PWN", worlds.get("z1r").transitions)
     run = nlv.train(world, "next_token", out=tmp_path / "run", progress=False, **SIZE)
     monkeypatch.setattr(gallery, "PLATES", PLATES[:1])
@@ -129,7 +129,7 @@ def test_a_world_of_any_name_stays_in_the_folder(tmp_path: Path, monkeypatch: py
     assert {path.name for path in (tmp_path / "a").rglob("*.html")} == {path.name for path in folder.glob("*.html")}
 
 
-def test_mistakes_are_found_before_anything_is_written(run: nlv.Checkpoint, tmp_path: Path) -> None:
+def test_mistakes_are_named_before_anything_is_written(run: nlv.Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"kind of image 'pgn'\. Did you mean 'png'"):
         write_gallery([run], tmp_path, images=["pgn"])
     with pytest.raises(UnknownNameError, match="unknown checkpoint 'rrxor/nextlt'"):
@@ -142,7 +142,7 @@ def test_mistakes_are_found_before_anything_is_written(run: nlv.Checkpoint, tmp_
 
 @pytest.mark.slow
 def test_the_shipped_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Every kind of figure of shipped runs, of few rows and rides. No browser: the gallery of one's own has real images.
+    # Every kind of figure of shipped runs, with few rows and rides. No browser: the other gallery here has real images.
     monkeypatch.setattr(export, "_image", lambda *arguments: b"<svg></svg>")
     for module in (gallery.figures, export):
         monkeypatch.setattr(module, "one_browser", contextlib.nullcontext)

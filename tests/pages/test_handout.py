@@ -1,4 +1,4 @@
-"""Handouts: every lesson fills a page, its formulas are MathML, and a notebook that is no lesson says what it lacks."""
+"""Handouts: every lesson fills a page, formulas are MathML, and errors name what a notebook lacks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FIGURE = "import plotly.graph_objects as go\n\nprint('noise')\ngo.Figure(layout_
 
 
 def notebook(folder: Path, *cells: tuple[str, str], tags: dict[int, list[str]] | None = None) -> Path:
-    made = []
+    result = []
     for number, (kind, source) in enumerate(cells):
         cell = nbformat.v4.new_code_cell(source) if kind == "code" else nbformat.v4.new_markdown_cell(source)
         cell.metadata["tags"] = (tags or {}).get(number, [])
-        made.append(cell)
+        result.append(cell)
     path = folder / "01_coins.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=made), path)
+    nbformat.write(nbformat.v4.new_notebook(cells=result), path)
     return path
 
 
@@ -54,7 +54,7 @@ def test_a_tag_chooses_the_figure(tmp_path: Path) -> None:
     assert read_handout(lesson(tmp_path, {3: ["figure"]})).figure.layout.title.text == "second"
 
 
-def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_handout_is_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["handouts", str(lesson(tmp_path)), "--out", str(tmp_path / "out")])
     assert capsys.readouterr().out.split() == ["open", str(tmp_path / "out" / "index.html")]
     page = (tmp_path / "out" / "01_coins.html").read_text("utf-8")
@@ -66,7 +66,7 @@ def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 'href="01_coins.html"' in (tmp_path / "out" / "index.html").read_text("utf-8")
 
 
-def test_a_notebook_that_is_no_lesson(tmp_path: Path) -> None:
+def test_a_notebook_that_is_no_lesson_is_refused(tmp_path: Path) -> None:
     path = notebook(tmp_path, ("md", "# Title"), ("code", "1"))
     with pytest.raises(ValueError, match=r"01_coins.ipynb lacks: question in bold, ## What you have learnt"):
         read_handout(path)
@@ -75,7 +75,7 @@ def test_a_notebook_that_is_no_lesson(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("source", "said"), [("1 / 0", "cell 1 raised ZeroDivisionError"), ("1", "with a figure")])
-def test_no_figure(tmp_path: Path, source: str, said: str) -> None:
+def test_a_lesson_without_a_figure_is_refused(tmp_path: Path, source: str, said: str) -> None:
     cells = [("md", INTRODUCTION), ("code", source), ("md", f"**Exercise.** Toss.\n\n{SUMMARY}"), ("code", "...")]
     with pytest.raises(ValueError, match=said):
         handout.read_handout(notebook(tmp_path, *cells, tags={3: ["exercise", "toss"]}))

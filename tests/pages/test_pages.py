@@ -1,4 +1,4 @@
-"""Pages without a kernel: complete, inert, and small where little changes."""
+"""Pages without a kernel: complete, self-contained, and small if little changes between steps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def episode(world: worlds.World) -> Episodes:
 
 
 def story(page: str) -> dict[str, Any]:
-    """What the page holds for its script."""
+    """Return the data of the page's script."""
     (text,) = re.findall(r'<script type="application/json" id="story">(.*?)</script>', page, flags=re.DOTALL)
     return json.loads(text)  # type: ignore[no-any-return]
 
@@ -44,21 +44,21 @@ def own(page: str) -> str:
     return re.sub(r"<script>/\*\*.*?</script>", "", page, count=1, flags=re.DOTALL)
 
 
-def test_every_step_has_its_figures_and_its_facts(world: worlds.World, episode: Episodes) -> None:
+def test_every_step_has_its_figures_and_facts(world: worlds.World, episode: Episodes) -> None:
     probs = np.full((6, 2), 0.5)
     page = episode_page(world, episode, {"coin": probs})
-    told = story(page)
-    assert len(told["steps"]) == 6
-    for position, step in enumerate(told["steps"], start=1):
+    content = story(page)
+    assert len(content["steps"]) == 6
+    for position, step in enumerate(content["steps"], start=1):
         assert dict(step["facts"])["state"] == world.state_names[episode.states["state"][0, position - 1]]
         picture, bars = step["figures"]
         assert len(picture["data"]) == len(world.draw("machine", episode=episode, position=position).data)
-        assert [told["pool"][one]["name"] for one in bars["data"]] == ["exact", "coin"]
-        assert f"after position {position}" in json.dumps(told["pool"][bars["layout"]])
+        assert [content["pool"][item]["name"] for item in bars["data"]] == ["exact", "coin"]
+        assert f"after position {position}" in json.dumps(content["pool"][bars["layout"]])
     assert page == episode_page(world, episode, {"coin": probs})
 
 
-def test_a_page_asks_nobody_for_anything(world: worlds.World, episode: Episodes) -> None:
+def test_a_page_loads_nothing(world: worlds.World, episode: Episodes) -> None:
     page = episode_page(world, episode)
     assert "Plotly.react" in page
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", own(page))
@@ -69,7 +69,7 @@ def test_an_episode_opens_at_the_decisive_prediction_or_in_the_middle(world: wor
     star = worlds.get("path_star")
     question = star.sample(1, seed=0)
     start = story(episode_page(star, question))["start"]
-    # Not in the middle of the prompt, but where an arm is chosen; the stepper opens there too.
+    # Where an arm is chosen, not in the middle of the prompt; the stepper opens there too.
     assert start == int(star.decisive(question)[0].argmax()) + 1 == EpisodeStepper(star, question).position
     ride = worlds.get("countdown").sample(1, seed=0)
     prompt, last = int(ride.loss_mask[0].argmax()), int(ride.length[0])
@@ -77,12 +77,12 @@ def test_an_episode_opens_at_the_decisive_prediction_or_in_the_middle(world: wor
     assert [story(steps_page([Step("a", {})] * 5, "t", start=n))["start"] for n in (None, 2, 0, 9)] == [3, 2, 1, 5]
 
 
-def test_what_stays_is_kept_once(world: worlds.World) -> None:
+def test_repeated_figures_are_stored_once(world: worlds.World) -> None:
     figure = go.Figure([go.Scatter(x=np.arange(5_000.0)), go.Scatter(x=[0])])
     steps = [Step("a", {"P": go.Figure([figure.data[0], go.Scatter(x=[i])])}) for i in range(50)]
-    told = story(steps_page(steps, "t"))
-    assert len(told["pool"]) == 1 + 50 + 1
-    assert len({step["figures"][0]["data"][0] for step in told["steps"]}) == 1
+    content = story(steps_page(steps, "t"))
+    assert len(content["pool"]) == 1 + 50 + 1
+    assert len({step["figures"][0]["data"][0] for step in content["steps"]}) == 1
 
 
 def test_text_from_data_stays_text() -> None:
@@ -109,7 +109,7 @@ def test_long_names_and_prompts(world: worlds.World) -> None:
     assert [(bool(given), len(word)) for given, word in words] == [(True, 120), (False, 6), (False, 6)]
 
 
-def test_what_cannot_be_stepped_through_is_refused(world: worlds.World, episode: Episodes) -> None:
+def test_bad_episodes_are_refused(world: worlds.World, episode: Episodes) -> None:
     with pytest.raises(ValueError, match="episode must hold one episode, got 2"):
         episode_page(world, world.sample(2, 6))
     with pytest.raises(ValueError, match=r"episode has 401 tokens, a page holds 1 to 400"):
@@ -124,7 +124,7 @@ def test_what_cannot_be_stepped_through_is_refused(world: worlds.World, episode:
         steps_page([Step("a", {"A": go.Figure()}), Step("b", {"B": go.Figure()})], "t")
 
 
-def test_a_page_is_written_with_where_it_came_from(tmp_path: Path) -> None:
+def test_a_page_is_written_with_provenance(tmp_path: Path) -> None:
     path = write_page("<!doctype html>é", tmp_path / "new" / "page.html", {"world": "rrxor", "rows": np.arange(2)})
     assert path.read_text(encoding="utf-8") == "<!doctype html>é"
     note = json.loads(path.with_name(f"{path.name}.json").read_text())
@@ -133,7 +133,7 @@ def test_a_page_is_written_with_where_it_came_from(tmp_path: Path) -> None:
         write_page("", tmp_path / "page.png")
 
 
-def test_an_index_leads_to_its_pages_and_says_what_is_missing() -> None:
+def test_an_index_links_its_pages_and_names_what_is_missing() -> None:
     cards = [Item(NASTY, NASTY, "a b.html", "a b.svg", ("a b.svg", "a b.json")), Item("Ωmega", "", "o.html")]
     contents: dict[str, Any] = {"note": NASTY, "sections": {NASTY: cards, "none": []}, "missing": {NASTY: NASTY}}
     page = render("index.html", NASTY, {"note": NASTY}, plotly=False, **contents)
@@ -178,7 +178,7 @@ def test_a_report_is_one_page(tmp_path: Path) -> None:
     assert {"figure-0", "figure-1"} <= {part.split('"')[0] for part in page.split('id="')}
     assert "<script src=" not in page
     assert page.index("Scores &amp; such") < page.index("Fig &lt;1&gt;")
-    # The caller's own figure keeps its looks.
+    # The caller's figure is not changed.
     assert figure.layout.template.layout.paper_bgcolor != "rgba(0,0,0,0)"
 
 

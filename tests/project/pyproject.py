@@ -1,4 +1,4 @@
-"""What pyproject.toml says, for the tests that hold other files to it."""
+"""The content of pyproject.toml, for tests that compare other files with it."""
 
 from __future__ import annotations
 

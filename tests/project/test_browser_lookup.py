@@ -1,4 +1,4 @@
-"""The browser of the tests in tests/browser: the system's, else Playwright's, else one fetched, else a clear error."""
+"""The browser of tests/browser: the system's, else Playwright's, else a fetched one, else a clear error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.browser import chromium
 
 
 class Playwright:
-    """As much of Playwright as the lookup uses; `broken` are the paths of browsers that do not start."""
+    """The part of Playwright that the lookup uses; `broken` are the paths of browsers that do not start."""
 
     def __init__(self, own, broken=()):
         self.chromium = SimpleNamespace(executable_path=str(own), launch=self.launch)
@@ -27,7 +27,7 @@ class Playwright:
 
 @pytest.fixture
 def fetches(monkeypatch, tmp_path):
-    """Commands that would have fetched a browser; they put one at `tmp_path / "own"`."""
+    """Record the commands that would fetch a browser; they put one at `tmp_path / "own"`."""
     commands = []
 
     def run(command, **_):
@@ -49,32 +49,32 @@ def test_the_browser_on_the_path_comes_first(tmp_path, monkeypatch, fetches, nam
     monkeypatch.setenv("PATH", str(tmp_path))
     # Set in this process once an image was drawn.
     monkeypatch.delenv("BROWSER_PATH", raising=False)
-    found = chromium.launch(Playwright(tmp_path / "own"))
+    result = chromium.launch(Playwright(tmp_path / "own"))
     # Chrome is looked for before Chromium, and may be installed outside of the path.
-    assert found == str(program) or (name == "chromium" and "chrome" in found)
+    assert result == str(program) or (name == "chromium" and "chrome" in result)
     assert not fetches
 
 
-def test_else_that_of_playwright(tmp_path, monkeypatch, fetches):
+def test_otherwise_playwrights_browser_is_used(tmp_path, monkeypatch, fetches):
     monkeypatch.setattr(export, "browser", lambda: None)
     (tmp_path / "own").touch()
     assert chromium.launch(Playwright(tmp_path / "own")) == str(tmp_path / "own")
     assert not fetches
 
 
-def test_else_it_is_fetched(tmp_path, monkeypatch, fetches):
+def test_otherwise_a_browser_is_fetched(tmp_path, monkeypatch, fetches):
     monkeypatch.setattr(export, "browser", lambda: None)
     assert chromium.launch(Playwright(tmp_path / "own")) == str(tmp_path / "own")
     (command,) = fetches
     assert command[1:] == ["-m", "playwright", "install", "chromium"]
 
 
-def test_a_browser_that_does_not_start_is_passed_over(tmp_path, monkeypatch, fetches):
+def test_a_browser_that_does_not_start_is_skipped(tmp_path, monkeypatch, fetches):
     monkeypatch.setattr(export, "browser", lambda: "/snap/stub")
     assert chromium.launch(Playwright(tmp_path / "own", broken=["/snap/stub"])) == str(tmp_path / "own")
 
 
-def test_none_at_all_says_what_to_install_and_how_to_go_without(tmp_path, monkeypatch):
+def test_without_a_browser_the_error_names_the_remedies(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "browser", lambda: None)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
     with pytest.raises(RuntimeError, match=r'apt install chromium(.|\n)*pytest -m "not browser"'):

@@ -1,4 +1,4 @@
-"""environment.yml and pyproject.toml ask for the same things, in conda's words and in pip's."""
+"""environment.yml and pyproject.toml require the same packages, by their names in conda and in pip."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rattler import MatchSpec
 
 from .pyproject import PROJECT, ROOT, requirements
 
-# The rest are called the same.
+# All others have the same name.
 CONDA_NAMES = {"torch": "pytorch", "kaleido": "python-kaleido", "lazy-loader": "lazy_loader"}
 PIP_ONLY = {"lightning-fabric"}  # conda-forge has it only inside the whole of lightning
 
@@ -26,7 +26,7 @@ def conda_bounds() -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize("entry", CONDA)
-def test_conda_can_read_the_spec(entry: str) -> None:
+def test_specs_are_valid_for_conda(entry: str) -> None:
     spec = MatchSpec(entry, strict=True)
     assert spec.build is None
     assert spec.channel is None
@@ -37,22 +37,22 @@ def test_only_conda_forge() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(requirements()) - PIP_ONLY))
-def test_bounds_agree(name: str) -> None:
+def test_bounds_agree_with_pyproject(name: str) -> None:
     bound = conda_bounds().get(CONDA_NAMES.get(name, name))
     assert bound is not None, f"{name} is in pyproject.toml but not in environment.yml"
     assert SpecifierSet(bound) == requirements()[name].specifier
 
 
-def test_nothing_else_is_asked_for() -> None:
+def test_no_other_packages_are_required() -> None:
     expected = {CONDA_NAMES.get(name, name) for name in set(requirements()) - PIP_ONLY}
     assert set(conda_bounds()) == expected | {"python", "pip"}
 
 
-def test_python_agrees() -> None:
+def test_python_bounds_agree() -> None:
     assert SpecifierSet(str(conda_bounds()["python"])) == SpecifierSet(PROJECT["requires-python"])
 
 
-def test_the_rest_comes_from_pip() -> None:
+def test_pip_only_packages_come_from_pip() -> None:
     *lines, itself = PIP
     assert itself == "-e ."
     pinned = {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, lines)}

@@ -1,4 +1,4 @@
-"""The package opens fast, and its arrows point one way."""
+"""The package imports fast, and folders import only those below them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HEAVY = {
     "umap",
 }
 
-# Which rooms a room may import from. __init__.py only opens doors, so it is not in the list.
+# The folders that a folder may import from. An __init__.py only loads public names, so it is not in the list.
 FOUNDATION = {"display", "errors", "io", "paths", "plotting"}
 MAY_IMPORT = {
     "display": set(),
@@ -85,7 +85,7 @@ def python(code: str, cwd: Path) -> str:
 
 
 def test_import_takes_under_300_ms(tmp_path: Path) -> None:
-    # Of the processor: what else the machine is doing is not the package's cost.
+    # Processor time, which does not depend on other processes.
     code = "import time; start = time.process_time(); import nextlat_viz; print(time.process_time() - start)"
     assert min(float(python(code, tmp_path)) for _ in range(3)) < 0.3
 
@@ -95,7 +95,7 @@ def test_import_takes_under_300_ms(tmp_path: Path) -> None:
     [
         ("nextlat_viz", set()),
         ("nextlat_viz.worlds", set()),
-        # What trains runs where nothing draws or tabulates: a bare machine with a GPU.
+        # Training must work without the packages for figures and tables, as on a bare machine with a GPU.
         ("nextlat_viz.training", {"torch", "lightning_fabric", "pydantic"}),
     ],
 )
@@ -105,7 +105,7 @@ def test_import_loads_nothing_heavy(name: str, allowed: set[str], tmp_path: Path
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_arrow_points_back(path: Path) -> None:
+def test_imports_go_down_only(path: Path) -> None:
     here = room(path)
     assert here in MAY_IMPORT, f"{here} is a new room: say in this test what it may import"
     for name, line in imported_modules(path):

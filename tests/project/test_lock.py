@@ -1,4 +1,4 @@
-"""requirements.lock pins every dependency, inside its bounds, and says nothing of the machine that made it."""
+"""requirements.lock pins every dependency within its bounds, and names nothing of the machine that made it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PINS = {
 }
 
 
-def test_every_line_is_one_plain_pin() -> None:
+def test_every_line_is_a_plain_pin() -> None:
     for line in LINES:
         # A local label or a path would tie the lock to the machine it was made on.
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), line
@@ -30,14 +30,14 @@ def test_every_line_is_one_plain_pin() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(requirements("app", "city", "cluster", "text", "hf", "docs", "dev")))
-def test_pin_satisfies_its_bound(name: str) -> None:
+def test_pins_satisfy_their_bounds(name: str) -> None:
     bound = requirements("app", "city", "cluster", "text", "hf", "docs", "dev")[name]
     assert name in PINS, f"{bound} is in pyproject.toml but not in the lock: run make lock"
     assert bound.specifier.contains(PINS[name]), f"{bound} excludes the lock's {PINS[name]}: run make lock"
     assert list(bound.specifier), f"{name} has no lower bound in pyproject.toml"
 
 
-def test_the_lock_is_closed() -> None:
+def test_the_lock_includes_all_dependencies_of_dependencies() -> None:
     """Whatever a dependency needs on this platform is pinned too."""
     environment = {**default_environment(), "extra": ""}
     waiting = list(requirements("app", "city", "cluster", "text", "hf", "docs", "dev"))
@@ -50,7 +50,7 @@ def test_the_lock_is_closed() -> None:
         assert name in PINS, f"{name} is needed but not pinned: run make lock"
         for line in metadata.requires(name) or []:
             needed = Requirement(line)
-            # A wheel of torch for a GPU names its CUDA libraries; which ones is the platform's business.
+            # The CUDA libraries that a wheel of torch needs depend on the platform.
             if canonicalize_name(needed.name).startswith(("nvidia-", "cuda-", "triton")):
                 continue
             if needed.marker is None or needed.marker.evaluate(environment):

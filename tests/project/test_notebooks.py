@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LESSONS = sorted((ROOT / "notebooks" / "course").glob("*.ipynb"))
 LINK = re.compile(r"\]\(([^)#\s]+)")
 
-# These run in JupyterLab, where their widgets are on show.
+# These run in JupyterLab, because their widgets must be shown.
 IN_BROWSER = {
     "01_quickstart.ipynb": "test_quickstart.py",
     "02_worlds.ipynb": "test_worlds.py",
@@ -32,7 +32,7 @@ MOST = {
     r"\brrxor\b.*\brange\(": 2, r"\brrxor\[": 2,
 }  # fmt: skip
 
-# A panel shows an error in its place, and the cell ends without one.
+# A panel shows its own errors, and the cell ends without one.
 NO_ALERT = """
 from ipywidgets.widgets.widget import _instances
 alerts = [widget.value for widget in _instances.values() if 'role="alert"' in str(getattr(widget, "value", ""))]
@@ -40,7 +40,7 @@ assert not alerts, alerts
 """
 
 
-def test_the_start_page_leads_everywhere() -> None:
+def test_the_start_page_links_every_notebook() -> None:
     start, *others = NOTEBOOKS
     assert start.name == "00_start.ipynb"
     assert "notebooks/00_start.ipynb" in (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -49,13 +49,13 @@ def test_the_start_page_leads_everywhere() -> None:
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *LESSONS], ids=lambda path: path.name)
-def test_links_lead_somewhere(path: Path) -> None:
+def test_links_exist(path: Path) -> None:
     for target in LINK.findall("".join(cell.source for cell in nbformat.read(path, as_version=4).cells)):
         assert "://" in target or (path.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *LESSONS], ids=lambda path: path.name)
-def test_clean(path: Path) -> None:
+def test_notebooks_are_committed_without_outputs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert "widgets" not in notebook.metadata
@@ -67,7 +67,7 @@ def test_clean(path: Path) -> None:
             assert cell.source.strip(), f"cell {cell.id} is empty"
 
 
-def test_the_tests_of_the_browser_open_theirs() -> None:
+def test_the_other_notebooks_run_in_the_browser_tests() -> None:
     for name, file in IN_BROWSER.items():
         assert name in (ROOT / "tests" / "browser" / file).read_text(encoding="utf-8")
 
@@ -90,7 +90,7 @@ def fewer_rows(path: Path, folder: Path) -> Path:
 @pytest.mark.parametrize(
     "path", [path for path in NOTEBOOKS if path.name not in IN_BROWSER], ids=lambda path: path.name
 )
-def test_runs(path: Path, tmp_path: Path) -> None:
+def test_notebook_runs(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(fewer_rows(path, tmp_path), as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(NO_ALERT))
     NotebookClient(

@@ -1,4 +1,4 @@
-"""The package as a stranger gets it: built, installed elsewhere, and used there."""
+"""The package built, installed elsewhere, and used there."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_wheel_holds_the_package_the_models_and_nothing_else(wheel: Path) -> Non
     assert wheel.stat().st_size < 60e6
 
 
-def test_sdist_holds_what_a_reader_needs(dist: Path) -> None:
+def test_sdist_holds_the_sources(dist: Path) -> None:
     with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"README.md", "LICENSE", "pyproject.toml", "requirements.lock", "environment.yml", "Makefile"} <= names

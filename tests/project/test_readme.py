@@ -1,4 +1,4 @@
-"""What the README tells a visitor to type exists."""
+"""Commands, links and numbers in the README are right."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="
 
 
 def typed(document: str) -> str:
-    """Everything set as code, fenced or inline."""
+    """Return all code, fenced or inline."""
     text = (ROOT / document).read_text(encoding="utf-8")
     return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
 
@@ -26,14 +26,14 @@ def test_make_targets_exist(document: str) -> None:
     assert named <= TARGETS
 
 
-def test_readme_names_the_ways_in() -> None:
+def test_readme_names_the_entry_points() -> None:
     commands = typed("README.md")
     for way_in in ("make lab", "make demo", "make test", "environment.yml", "pip install"):
         assert way_in in commands
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
-def test_links_and_pictures_lead_somewhere(document: str) -> None:
+def test_links_and_pictures_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r'(?:src|href)="([^"#]+)"', text):
         if "://" not in target:

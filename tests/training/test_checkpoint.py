@@ -22,7 +22,7 @@ def rewrite_card(folder, sign=True, **changes):
     (folder / "card.json").write_text(card.model_dump_json())
 
 
-def test_round_trip(run):
+def test_a_saved_run_is_loaded_unchanged(run):
     again = nlv.load(run.folder)
     for (name, ours), (_, theirs) in zip(run.model.state_dict().items(), again.model.state_dict().items(), strict=True):
         assert torch.equal(ours, theirs), name
@@ -31,7 +31,7 @@ def test_round_trip(run):
     assert again.label == "NextLat"
 
 
-def test_card_says_what_it_is(run):
+def test_the_card_describes_the_run(run):
     card = run.card
     assert card.command.startswith("nextlat-viz train rrxor nextlat --preset tiny --seed 3 --steps 12")
     assert card.metrics["loss"] > card.metrics["floor"] > 0
@@ -60,7 +60,7 @@ def test_untrained_is_the_start_of_the_run(run):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "missing", "other_run"])
-def test_weights_that_do_not_agree_with_the_card(run, damage):
+def test_weights_that_differ_from_the_card_are_refused(run, damage):
     path = run.folder / "model.safetensors"
     content = bytearray(path.read_bytes())
     if damage == "truncate":
@@ -76,20 +76,20 @@ def test_weights_that_do_not_agree_with_the_card(run, damage):
         nlv.load(run.folder)
 
 
-def test_snapshot_that_does_not_agree_with_the_card(run):
+def test_a_snapshot_that_differs_from_the_card_is_refused(run):
     path = run.folder / "snapshots" / "step000002.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="truncated, altered or of another run"):
         run.at(2)
 
 
-def test_altered_card(run):
+def test_an_altered_card_is_refused(run):
     rewrite_card(run.folder, sign=False, metrics={"loss": 0.0})
     with pytest.raises(CheckpointError, match="was altered"):
         nlv.load(run.folder)
 
 
-def test_truncated_card(run):
+def test_a_truncated_card_is_refused(run):
     path = run.folder / "card.json"
     path.write_text(path.read_text()[:100])
     with pytest.raises(CheckpointError, match="truncated or is not JSON"):
@@ -97,13 +97,13 @@ def test_truncated_card(run):
 
 
 @pytest.mark.parametrize("content", ['{"format": "nextlat_viz.checkpoint/2"}', "[1, 2]", "{}"])
-def test_card_of_another_format(run, content):
+def test_a_card_of_another_format_is_refused(run, content):
     (run.folder / "card.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"is not 'nextlat_viz.checkpoint/1'"):
         nlv.load(run.folder)
 
 
-def test_incomplete_card(run):
+def test_an_incomplete_card_is_refused(run):
     path = run.folder / "card.json"
     fields = json.loads(path.read_text())
     del fields["world"]
@@ -112,34 +112,34 @@ def test_incomplete_card(run):
         nlv.load(run.folder)
 
 
-def test_card_of_another_shape(run):
+def test_a_card_of_other_shapes_is_refused(run):
     rewrite_card(run.folder, config=run.card.config.model_copy(update={"mlp_dim": 20}))
     with pytest.raises(CheckpointError, match=r"weights and card disagree about backbone.blocks.0.mlp"):
         nlv.load(run.folder)
 
 
 @pytest.mark.parametrize("sizes", [{"layers": 10**7}, {"psi_layers": 10**7}, {"mlp_dim": 10**9}, {"psi_width": 10**9}])
-def test_a_card_that_asks_for_more_memory_than_there_is(run, sizes):
+def test_a_card_that_asks_for_too_much_memory_is_refused(run, sizes):
     rewrite_card(run.folder, config=run.card.config.model_copy(update=sizes))
     with pytest.raises(CheckpointError, match="weights and card disagree"):
         nlv.load(run.folder)
 
 
-def test_a_context_that_no_model_has(run):
-    # It is in no shape of the weights, but sizes a table of rotations.
+def test_a_card_with_a_huge_context_is_refused(run):
+    # The context is in no shape of the weights, but sets the size of the table of rotations.
     path = run.folder / "card.json"
     path.write_text(path.read_text().replace('"context": 12', '"context": 1000000000'))
     with pytest.raises(CheckpointError, match=r"Missing or wrong: config\.context"):
         nlv.load(run.folder)
 
 
-def test_a_card_of_many_brackets(run):
+def test_a_card_of_nested_brackets_is_refused(run):
     (run.folder / "card.json").write_text("[" * 200_000)
     with pytest.raises(CheckpointError, match="is not JSON"):
         nlv.load(run.folder)
 
 
-def test_card_of_an_unknown_world(run):
+def test_a_card_of_an_unknown_world_is_refused(run):
     rewrite_card(run.folder, world={"name": "atlantis"})
     with pytest.raises(CheckpointError, match=r"cannot be built here.*unknown world 'atlantis'"):
         nlv.load(run.folder)
@@ -197,7 +197,7 @@ def test_a_world_of_the_users_own_files_is_loaded_again(tmp_path, small, monkeyp
     edges.write_text("source,target\na,b\nb,c\nc,d\nd,a\nb,a\na,c\n")
     world = nlv.worlds.get("taxi", nodes=nodes, edges=edges, held_out=0.3)
     run = nlv.train(world, "next_token", out=tmp_path / "run", progress=False, **small | {"context": 8})
-    # As in another session: what this one built is forgotten, what was trained on is in the user's cache.
+    # As in another session: nothing is in memory, and the training text is in the user's cache.
     monkeypatch.setattr(nlv.worlds.outside, "_asked", set())
     assert nlv.load(run.folder).world.spec == world.spec
     monkeypatch.setattr(nlv.worlds.outside, "_asked", set())
@@ -215,7 +215,7 @@ def test_unknown_checkpoint_names_the_nearest():
         nlv.load("rrxor/nextlat", seed=77)
 
 
-def test_folder_that_is_no_checkpoint(tmp_path):
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"is not a checkpoint: it has no card\.json"):
         nlv.load(tmp_path)
 
@@ -236,7 +236,7 @@ def test_a_card_that_cannot_be_read_hides_no_other(run, content):
     assert table["name"].tolist() == ["rrxor/nextlat/seed3"]
 
 
-def test_state_names_are_shown_as_text(run):
+def test_state_names_are_escaped_in_html(run):
     card = run.card.model_copy(update={"name": "<script>alert(1)</script>"})
     html = type(run)(card, run.model, run.step, run.weights_sha256, run.folder)._repr_html_()
     assert "<script>" not in html
@@ -314,14 +314,14 @@ def test_a_label_names_what_attention_shares(changes, label):
 def test_the_command_of_a_shipped_checkpoint_makes_its_hyperparameters(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint, asked = nlv.load(folder), []
-    monkeypatch.setattr(nlv.training, "train", lambda **options: asked.append(options) or checkpoint)
+    checkpoint, commands = nlv.load(folder), []
+    monkeypatch.setattr(nlv.training, "train", lambda **options: commands.append(options) or checkpoint)
     cli.main(shlex.split(checkpoint.command)[1:])
-    (options,) = asked
+    (options,) = commands
     world, objective, preset = (options.pop(name) for name in ("world", "objective", "preset"))
     places = ("seed", "out", "accelerator", "devices", "strategy")
     overrides = {name: value for name, value in options.items() if name not in places}
-    # The text of a world of text is not here; its title names all parameters but hashes.
+    # The text of a world of text is missing; its title names all parameters except hashes.
     assert world == nlv.worlds.title(checkpoint.world)
     assert (objective, options["seed"]) == (checkpoint.objective, checkpoint.seed)
     assert resolve_config(preset, checkpoint.world, overrides) == checkpoint.card.config

@@ -1,4 +1,4 @@
-"""Costs that are counted are those that are measured."""
+"""Estimated costs agree with measured ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nextlat_viz.training.listing import TASKS, cost
 
 
 class Peak(TorchDispatchMode):
-    """Bytes of the tensors alive that were made inside, and the most of them."""
+    """Track the bytes of living tensors made inside the block, and their maximum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,8 +45,8 @@ class Peak(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("objective", ["next_token", "nextlat", "bst"])
-def test_memory_is_about_what_a_step_takes(objective: str) -> None:
-    """Within a quarter: what a single operation needs for a moment is not counted."""
+def test_estimated_memory_is_near_the_measured_one(objective: str) -> None:
+    """Within a quarter: temporary memory of single operations is not counted."""
     world = worlds.get("story")
     config = resolve_config("tiny", world, {"batch_size": 16})
     tokens = torch.zeros(config.batch_size, config.context, dtype=torch.long)
@@ -63,7 +63,7 @@ def test_memory_is_about_what_a_step_takes(objective: str) -> None:
     assert counted.bytes(config.batch_size) == pytest.approx(peak.most, rel=0.25)
 
 
-def test_operations_are_those_of_a_checkpoint() -> None:
+def test_operations_are_near_those_of_a_checkpoint() -> None:
     checkpoint = nlv.load("rrxor/nextlat")
     # A checkpoint's batch has the start token in front, and predicts from it.
     config = checkpoint.card.config

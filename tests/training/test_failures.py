@@ -1,4 +1,4 @@
-"""Runs that cannot go on: what they say, and what they leave behind."""
+"""Runs that fail or are interrupted: their errors and the files that they leave."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def gradient_not_a_number(model, losses, late):
         (4, gradient_not_a_number, r"The weights after step 4 ", 3),
     ],
 )
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(
+def test_a_loss_of_nan_stops_the_run_and_keeps_the_last_good_state(
     tmp_path, small, monkeypatch, from_step, spoil, message, kept
 ):
     folder = tmp_path / "run"
@@ -62,7 +62,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(
     assert resumed.card.weights_sha256 == whole.card.weights_sha256
 
 
-def test_a_learning_rate_far_too_large(tmp_path, small):
+def test_a_learning_rate_far_too_large_stops_the_run(tmp_path, small):
     with pytest.raises(TrainingError, match=r"is not a finite number.*or grad_clip=1\.0.*No state was saved before"):
         nlv.train(
             "rrxor",
@@ -91,18 +91,21 @@ def test_pieces_without_episodes_are_refused(tmp_path, small):
     assert not (tmp_path / "run").exists()
 
 
-def test_all_differences_are_listed():
-    asked = identify({"name": "rrxor"}, "nextlat", TrainConfig(), 0)
-    older = {**asked, "config": {name: value for name, value in asked["config"].items() if name != "accumulate"}}
-    assert differences(older, asked) == []
+def test_all_differences_of_another_run_are_listed():
+    requested = identify({"name": "rrxor"}, "nextlat", TrainConfig(), 0)
+    older = {
+        **requested,
+        "config": {name: value for name, value in requested["config"].items() if name != "accumulate"},
+    }
+    assert differences(older, requested) == []
     assert differences(older, identify({"name": "rrxor"}, "nextlat", TrainConfig(accumulate=2), 0)) == [
         "accumulate 1 there, 2 asked for"
     ]
-    newer = {**asked, "config": asked["config"] | {"flux": 3, "dim": 8}}
-    assert differences(newer, asked) == ["dim 8 there, 64 asked for", "flux 3 there, not known here"]
+    newer = {**requested, "config": requested["config"] | {"flux": 3, "dim": 8}}
+    assert differences(newer, requested) == ["dim 8 there, 64 asked for", "flux 3 there, not known here"]
 
 
-def test_a_run_begun_before_a_field_existed_goes_on(tmp_path, small):
+def test_a_run_of_an_older_config_continues(tmp_path, small):
     def interrupt(row):
         if row["step"] == 8:
             raise KeyboardInterrupt
@@ -120,7 +123,7 @@ def test_a_run_begun_before_a_field_existed_goes_on(tmp_path, small):
     assert nlv.train("rrxor", "next_token", out=folder, progress=False, **small).step == 12
 
 
-def test_two_runs_do_not_share_a_folder_and_leftovers_of_a_killed_one_go(tmp_path, small):
+def test_a_folder_is_locked_and_leftovers_of_a_killed_run_are_removed(tmp_path, small):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / ".card.json.x1.draft").write_text("half")
@@ -135,7 +138,7 @@ def test_two_runs_do_not_share_a_folder_and_leftovers_of_a_killed_one_go(tmp_pat
 
 @pytest.fixture
 def cut(tmp_path, small):
-    """The folder of a run that was stopped after its first snapshot and a save; and how to call it again."""
+    """The folder of a run that was stopped after its first snapshot and a save, and a function that continues it."""
 
     class Killed(Exception):
         pass
@@ -152,7 +155,7 @@ def cut(tmp_path, small):
     return tmp_path / "cut", again
 
 
-def test_a_flipped_bit_in_the_state_of_a_run_is_noticed(cut):
+def test_a_flipped_bit_in_a_saved_state_is_refused(cut):
     folder, again = cut
     path = folder / resume.TRAIN_STATE
     content = path.read_bytes()
@@ -179,7 +182,7 @@ def test_a_state_without_the_moments_of_a_parameter_is_refused(cut):
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
-def test_a_snapshot_lost_before_a_run_is_continued(cut, damage):
+def test_a_run_with_a_lost_snapshot_is_not_continued(cut, damage):
     folder, again = cut
     damage(folder / "snapshots" / "step000002.safetensors")
     with pytest.raises(CheckpointError, match=r"step000002\.safetensors is missing or damaged.*Put it back, or delete"):
@@ -236,7 +239,7 @@ def test_an_interrupted_sweep_keeps_the_state_of_the_run(tmp_path, small, monkey
     assert resume.load_state(tmp_path / "next_token" / "seed0").progress.step == 5
 
 
-def test_a_file_system_without_locks_is_locked_by_a_file(tmp_path, small, monkeypatch):
+def test_a_lock_file_is_used_where_locks_are_not_supported(tmp_path, small, monkeypatch):
     def no_locks(self, *arguments, **options):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

@@ -41,7 +41,7 @@ def handlers():
 
 @pytest.fixture
 def here(monkeypatch, handlers):
-    """A launcher whose processes are calls in this one, with the names of the runs that it started."""
+    """A launcher that runs its processes as calls in this one, and records the names of the runs."""
 
     class Here:
         workers, pause = 1, 0.0
@@ -69,9 +69,9 @@ def here(monkeypatch, handlers):
         def leave(self, ids):
             return "the same call continues."
 
-    made = Here()
-    monkeypatch.setattr(sweeps, "choose_launcher", lambda *arguments: made)
-    return made
+    result = Here()
+    monkeypatch.setattr(sweeps, "choose_launcher", lambda *arguments: result)
+    return result
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_processes_of_this_machine_give_the_same_result(tmp_path, capsys):
     assert nlv.load(table["folder"][0]).weights_sha256 == alone.weights_sha256
 
 
-def test_a_sweep_goes_on(tmp_path, here):
+def test_a_sweep_continues(tmp_path, here):
     here.killed = {"nextlat/seed1"}
     first = sweep("rrxor", ["nextlat"], [0, 1], out=tmp_path, progress=False, **QUICK)
     assert first["error"].tolist() == ["", "TrainingError: nextlat/seed1 was killed"]
@@ -119,7 +119,7 @@ def test_the_table_fills_as_runs_end(tmp_path, here, capsys):
     assert "2/2" in captured.err
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path, here, monkeypatch):
+def test_ctrl_c_says_how_to_continue(tmp_path, here, monkeypatch):
     def interrupted(ids):
         raise KeyboardInterrupt
 
@@ -136,8 +136,8 @@ def test_a_folder_of_another_configuration_is_one_row(tmp_path, here):
     assert here.started == ["nextlat/seed0", "nextlat/seed1"]
 
 
-def test_what_was_saved_is_continued(tmp_path, here, monkeypatch):
-    """A process that is killed half-way leaves its state, and the next one takes only the steps that are left."""
+def test_a_killed_run_continues_from_its_saved_state(tmp_path, here, monkeypatch):
+    """A killed process leaves its state, and the next one takes only the remaining steps."""
     whole = sweep("rrxor", ["nextlat"], [0], out=tmp_path / "whole", progress=False, **QUICK)
     forward, calls = NextLat.forward, []
 
@@ -157,7 +157,7 @@ def test_what_was_saved_is_continued(tmp_path, here, monkeypatch):
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    """SLURM's programs, each a line of shell: jobs are lines of the file `queue`, and nothing runs."""
+    """Stand-ins for SLURM's programs, each a line of shell: jobs are lines of the file `queue`, and nothing runs."""
     programs = tmp_path / "programs"
     programs.mkdir()
     queue, refuse = tmp_path / "queue", tmp_path / "refuse"
@@ -183,7 +183,7 @@ RESOURCES = {"partition": "gpu", "time": "1:30:00", "gpus": 2, "cpus": 3, "memor
 
 
 def test_a_slurm_job_asks_for_its_resources(tmp_path, cluster):
-    """No job ends here, so the sweep is left by an interruption, and comes back to its jobs."""
+    """No job ends here, so the sweep is interrupted, and a second call finds its jobs."""
 
     def interrupt(seconds):
         raise KeyboardInterrupt
@@ -207,14 +207,14 @@ def test_a_slurm_job_asks_for_its_resources(tmp_path, cluster):
     assert "nextlat-seed0." in cluster.read_text()
 
 
-def test_a_job_that_slurm_ended_is_one_row(tmp_path, cluster, monkeypatch):
+def test_a_job_ended_by_slurm_is_one_failed_row(tmp_path, cluster, monkeypatch):
     monkeypatch.setattr(launchers.Slurm, "alive", lambda self, ids: set())
     table = sweep("rrxor", ["nextlat"], [0], out=tmp_path / "sweep", launcher="slurm", progress=False, **QUICK)
     assert table["error"].tolist() == ["TrainingError: SLURM's job 7 ended without a result: CANCELLED"]
     assert table["log"][0].endswith("seed0/7_0_log.out")
 
 
-def test_a_job_of_other_settings_is_not_doubled(tmp_path, cluster, monkeypatch):
+def test_a_job_with_other_settings_is_not_submitted_twice(tmp_path, cluster, monkeypatch):
     call = {"out": tmp_path / "sweep", "launcher": "slurm", "progress": False}
 
     def interrupt(seconds):
@@ -229,13 +229,13 @@ def test_a_job_of_other_settings_is_not_doubled(tmp_path, cluster, monkeypatch):
     assert "with other settings: cancel it with `scancel 7`" in table["error"][0]
 
 
-def test_slurm_that_refuses_says_why(tmp_path, cluster):
+def test_errors_of_slurm_are_reported(tmp_path, cluster):
     (tmp_path / "refuse").touch()
     with pytest.raises(TrainingError, match=r"SLURM did not take the job of nextlat/seed0: sbatch: error: inv"):
         sweep("rrxor", ["nextlat"], [0], out=tmp_path / "sweep", launcher="slurm", progress=False, **QUICK)
 
 
-def test_a_slurm_controller_that_does_not_answer_loses_no_job(tmp_path, cluster):
+def test_no_job_is_lost_if_slurm_does_not_answer(tmp_path, cluster):
     cluster.write_text("7|a\n8|b\n")
     slurm = launchers.Slurm(None, Resources(), "auto", 1)
     (cluster.parent / "programs" / "squeue").write_text("#!/bin/sh\necho 'Unable to contact' >&2; exit 1\n")
@@ -247,7 +247,7 @@ def test_a_slurm_controller_that_does_not_answer_loses_no_job(tmp_path, cluster)
 @pytest.mark.parametrize(
     ("time", "minutes"), [(None, 1440), ("90", 90), ("2:30", 3), ("2:30:00", 150), ("1-12", 2160), ("1-0:30", 1470)]
 )
-def test_times_are_as_sbatch_takes_them(time, minutes):
+def test_times_are_converted_for_sbatch(time, minutes):
     assert Resources(time=time).minutes == minutes
 
 
@@ -269,7 +269,7 @@ def test_times_are_as_sbatch_takes_them(time, minutes):
         ({"launcher": "slurm", "resources": {"time": "soon"}}, ValueError, "time='soon' must be minutes, hours:minu"),
     ],
 )
-def test_mistakes_are_said_before_anything_is_started(tmp_path, cluster, arguments, kind, message):
+def test_mistakes_are_named_before_anything_starts(tmp_path, cluster, arguments, kind, message):
     with pytest.raises(kind, match=message):
         sweep("rrxor", out=tmp_path / "runs", **arguments)
     assert not (tmp_path / "runs").exists()
@@ -287,7 +287,7 @@ def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
         sweep("rrxor", out=tmp_path / "runs", launcher="local")
 
 
-def test_a_world_of_this_session_is_refused(tmp_path, monkeypatch):
+def test_a_world_registered_only_in_this_session_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(sweeps, "everywhere", lambda name: False)
     with pytest.raises(ValueError, match="world 'rrxor' is defined in this session, and launcher='local'"):
         sweep("rrxor", out=tmp_path, launcher="local")
@@ -306,7 +306,7 @@ def test_the_exit_status_says_that_a_run_failed(tmp_path, here, capsys):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_launcher_ends_its_processes_and_they_save(tmp_path, how, soak):
+def test_a_stopped_launcher_ends_its_processes_after_they_save(tmp_path, how, soak):
     """Shortened: one run, which is not continued."""
     seeds = [0, 1] if soak else [0]
     # The first validation shows that training has begun.
@@ -319,9 +319,9 @@ def test_a_stopped_launcher_ends_its_processes_and_they_save(tmp_path, how, soak
     while not all(map(Path.exists, boards)):
         time.sleep(0.05)
         assert process.poll() is None
-    # As a terminal does: to every process of the group.
+    # To every process of the group, as a terminal does.
     os.killpg(process.pid, how) if how == signal.SIGINT else process.kill()
-    # Until its processes have ended too, which hold the other end of the pipe.
+    # Wait for its processes too, which hold the other end of the pipe.
     error = process.communicate(timeout=120)[1]
     if how == signal.SIGINT:
         assert process.returncode == 130
@@ -348,7 +348,7 @@ def test_a_process_can_be_stopped_before_its_imports(tmp_path, monkeypatch, hand
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="without /proc they look like running processes")
-def test_a_killed_process_whose_status_nobody_has_read_is_gone():
+def test_a_zombie_process_counts_as_ended():
     process = subprocess.Popen([sys.executable, "-S", "-c", ""])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert launchers.is_gone(process.pid)
@@ -357,6 +357,6 @@ def test_a_killed_process_whose_status_nobody_has_read_is_gone():
     assert not launchers.is_gone(os.getpid())
 
 
-def test_a_call_is_plain_text(tmp_path):
+def test_a_run_is_passed_to_its_process_as_text(tmp_path):
     run = launch.Run("nextlat/seed0", tmp_path, tmp_path / "logs", {}, {"seed": 0})
     assert json.loads(launchers.call_for(run, threads=1, parent=5))["parent"] == 5

@@ -1,4 +1,4 @@
-"""Where a run's metrics go: TensorBoard, CSV, or a logger of the user's."""
+"""Loggers of metrics: TensorBoard, CSV, or a user's own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
 
 
 class Fake:
-    """What Lightning asks of a logger, and nothing more."""
+    """The smallest logger that Lightning accepts."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, dict[str, float]]] = []
@@ -42,7 +42,7 @@ class Fake:
         self.status = status
 
 
-def test_csv_has_every_validation_after_an_interruption_too(tmp_path: Path) -> None:
+def test_csv_has_every_validation_even_after_an_interruption(tmp_path: Path) -> None:
     def stop(row: dict[str, float]) -> None:
         if row["step"] == 4:
             raise RuntimeError("stopped")
@@ -63,7 +63,7 @@ def test_tensorboard_is_the_default(tmp_path: Path) -> None:
     assert events.Scalars("loss")[-1].value == pytest.approx(checkpoint.metrics["loss"].iloc[-1])
 
 
-def test_a_logger_of_ones_own(tmp_path: Path) -> None:
+def test_a_users_own_logger(tmp_path: Path) -> None:
     fake = Fake()
     checkpoint = train("z1r", "next_token", out=tmp_path, logger=fake, **SMALL)
     assert [step for step, _ in fake.rows] == [2, 4]
@@ -73,7 +73,7 @@ def test_a_logger_of_ones_own(tmp_path: Path) -> None:
     assert not (tmp_path / "tensorboard").exists()
 
 
-def test_a_logger_is_told_of_a_failure(tmp_path: Path) -> None:
+def test_a_failure_finalises_the_logger(tmp_path: Path) -> None:
     fake = Fake()
 
     def stop(row: dict[str, float]) -> None:
@@ -84,12 +84,12 @@ def test_a_logger_is_told_of_a_failure(tmp_path: Path) -> None:
     assert fake.status == "failed"
 
 
-def test_without_a_logger(tmp_path: Path) -> None:
+def test_no_logger_writes_no_log(tmp_path: Path) -> None:
     train("z1r", "next_token", out=tmp_path, logger=None, **SMALL)
     assert {path.name for path in tmp_path.iterdir()} == {"card.json", "metrics.csv", "model.safetensors"}
 
 
-def test_what_is_no_logger(tmp_path: Path) -> None:
+def test_objects_that_are_no_logger_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown logger 'wandb'"):
         train("z1r", "next_token", out=tmp_path / "run", logger="wandb", **SMALL)
     for wrong in (Fake, print, 3):

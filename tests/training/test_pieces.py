@@ -33,7 +33,7 @@ def gradients(model):
 @pytest.mark.parametrize(("devices", "accumulate"), [(1, 3), (2, 1), (2, 2)])
 @pytest.mark.parametrize("objective", [name for name, kind in OBJECTIVES.items() if kind.next_tokens])
 @pytest.mark.parametrize("name", ["taxi", "path_star", "rrxor"])
-def test_gradients_of_pieces_add_up_to_those_of_the_batch(name, objective, devices, accumulate):
+def test_gradients_of_pieces_add_up(name, objective, devices, accumulate):
     world = worlds.get(name)
     config = resolve_config("tiny", world, SIZES | {"accumulate": accumulate})
     model = build_model(objective, config, world, 0).double()
@@ -49,10 +49,10 @@ def test_gradients_of_pieces_add_up_to_those_of_the_batch(name, objective, devic
             losses["loss"].backward()
             totals = {key: totals.get(key, 0.0) + value.item() for key, value in losses.items()}
     assert totals == pytest.approx({key: value.item() for key, value in whole.items()}, rel=1e-12)
-    found = gradients(model)
-    assert found.keys() == expected.keys()
+    result = gradients(model)
+    assert result.keys() == expected.keys()
     for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(result[key], value, rtol=1e-9, atol=1e-12)
 
 
 def test_pieces_differ_in_what_they_score():
@@ -103,7 +103,7 @@ def test_accumulation_gives_the_same_curve(tmp_path, small, accumulate):
         assert pieces.metrics[column].tolist() == pytest.approx(whole.metrics[column].tolist(), abs=1e-5), column
 
 
-def test_bf16_trains_and_goes_on(tmp_path, small):
+def test_bf16_trains_and_continues(tmp_path, small):
     mixed = nlv.train("rrxor", out=tmp_path / "mixed", progress=False, precision="bf16-mixed", **small)
     whole = nlv.train("rrxor", out=tmp_path / "whole", progress=False, **small)
     assert mixed.card.metrics["loss"] == pytest.approx(whole.card.metrics["loss"], abs=5e-3)
@@ -111,10 +111,10 @@ def test_bf16_trains_and_goes_on(tmp_path, small):
 
 
 @pytest.mark.slow
-def test_compiled_it_trains_alike(tmp_path, small):
+def test_compiled_training_gives_the_same_metrics(tmp_path, small):
     options = small | {"steps": 2, "batch_size": 2, "snapshots": ()}
     plain = nlv.train("rrxor", "next_token", out=tmp_path / "plain", progress=False, **options)
-    # In a process of its own: here, checks of shapes are in the way. Traced, but not built: that takes minutes and a
+    # In another process, because shape checks interfere here. Traced but not compiled, which takes minutes and a
     # compiler.
     code = (
         "import functools, json, sys, torch, nextlat_viz as nlv;"
@@ -131,7 +131,7 @@ def test_compiled_it_trains_alike(tmp_path, small):
 @pytest.mark.skipif(sys.platform == "win32", reason="torch for Windows starts no process groups without libuv")
 def test_two_processes_train_as_one(tmp_path, small):
     options = small | {"save_every": 5, "accumulate": 1}
-    one = nlv.train("taxi", out=tmp_path / "one", accelerator="cpu", progress=False, **options)
+    first = nlv.train("taxi", out=tmp_path / "one", accelerator="cpu", progress=False, **options)
     script = tmp_path / "script.py"
     script.write_text(
         "import json, sys, torch\n"
@@ -144,16 +144,16 @@ def test_two_processes_train_as_one(tmp_path, small):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     two = nlv.load(tmp_path / "two")
-    for column in one.metrics:
-        assert two.metrics[column].tolist() == pytest.approx(one.metrics[column].tolist(), abs=1e-5), column
+    for column in first.metrics:
+        assert two.metrics[column].tolist() == pytest.approx(first.metrics[column].tolist(), abs=1e-5), column
     for (key, ours), theirs in zip(
-        one.at(6).model.state_dict().items(), two.at(6).model.state_dict().values(), strict=True
+        first.at(6).model.state_dict().items(), two.at(6).model.state_dict().values(), strict=True
     ):
         # Weights are kept in half precision.
         torch.testing.assert_close(theirs, ours, rtol=2e-3, atol=1e-4, msg=key)
 
 
-# Fabric asks for GPUs before it spreads weights; torch spreads them over processes without one just as well. The pairs
+# Fabric asks for GPUs before it shards weights; torch can shard them over processes without one. The pairs
 # of processes are forked after the imports: how Fabric starts them is tested above.
 SPREAD = """
 import json, os, socket, sys, traceback, torch
@@ -207,15 +207,15 @@ print(json.dumps([pair(4), resume.load_state(folder).progress.step, pair(-1)]))
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="torch for Windows starts no process groups without libuv")
-def test_weights_spread_over_two_processes_train_as_on_one_and_go_on_after_a_cut(tmp_path, small):
+def test_sharded_weights_train_as_on_one_process_and_continue(tmp_path, small):
     options = small | {"save_every": 3, "accumulate": 1, "storage": "float32"}
-    one = nlv.train("taxi", out=tmp_path / "one", accelerator="cpu", progress=False, **options)
+    first = nlv.train("taxi", out=tmp_path / "one", accelerator="cpu", progress=False, **options)
     command = [sys.executable, "-c", SPREAD, str(tmp_path / "two"), json.dumps(options)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [[130, 130], 3, [0, 0]], done.stderr
     two = nlv.load(tmp_path / "two")
-    for column in one.metrics:
-        assert two.metrics[column].tolist() == pytest.approx(one.metrics[column].tolist(), abs=1e-5), column
-    for (key, ours), theirs in zip(one.model.state_dict().items(), two.model.state_dict().values(), strict=True):
+    for column in first.metrics:
+        assert two.metrics[column].tolist() == pytest.approx(first.metrics[column].tolist(), abs=1e-5), column
+    for (key, ours), theirs in zip(first.model.state_dict().items(), two.model.state_dict().values(), strict=True):
         torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-5, msg=key)

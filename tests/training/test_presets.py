@@ -1,4 +1,4 @@
-"""Presets: the paper's are the paper's, the compact ones are small, and every world has them all."""
+"""Presets: those of the paper equal its table, compact ones are small, and every world has all of them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ TABLE_5 = {
 
 
 @pytest.mark.parametrize("where", list(TABLE_5))
-def test_paper_presets_are_table_5(where):
+def test_paper_presets_equal_table_5(where):
     preset, world = where
     config = PRESETS[preset][world]
-    found = (
+    result = (
         *(config.steps, config.batch_size, config.learning_rate, config.weight_decay, config.grad_clip),
         *(config.layers, config.heads, config.dim, config.lambda_h, config.lambda_kl, config.psi_width),
         config.horizon,
     )
-    assert found == TABLE_5[where]
+    assert result == TABLE_5[where]
     assert (config.beta1, config.beta2) == (0.9, 0.95)
     assert config.mlp_dim % 64 == 0
     assert 0 <= config.mlp_dim - 8 / 3 * config.dim < 64
@@ -50,7 +50,7 @@ def test_compact_checkpoints_are_under_16_megabytes(world):
     assert config.storage == "float16"
 
 
-def test_every_preset_holds_for_every_world():
+def test_every_preset_works_for_every_world():
     for preset, table in PRESETS.items():
         assert "default" in table
         for config in table.values():
@@ -62,14 +62,14 @@ def test_every_preset_holds_for_every_world():
             assert config.warmup_steps + config.decay_steps <= config.steps
 
 
-def test_a_group_of_ones_own_has_the_preset_of_groups():
+def test_a_users_group_has_the_preset_of_groups():
     turns = GroupWorld("turns", [[0, 1, 2], [1, 2, 0], [2, 0, 1]], ["0", "1", "2"], [1])
     for preset in PRESETS:
         assert resolve_config(preset, turns, {}) == resolve_config(preset, worlds.get("a5"), {})
     assert resolve_config("paper", turns, {}).lambda_kl == 0
 
 
-def test_the_table_shows_all():
+def test_presets_lists_all_presets():
     table = preset_table()
     assert len(table) == sum(map(len, PRESETS.values()))
     assert table.columns.tolist()[:5] == ["preset", "world", "layers", "heads", "dim"]

@@ -1,4 +1,4 @@
-"""Recursive models by the same training run as all others: several optimiser steps a batch, averages, resume, cards."""
+"""Training of recursive models: several optimiser steps per batch, averaged weights, resuming, cards."""
 
 from __future__ import annotations
 

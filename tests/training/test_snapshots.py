@@ -19,7 +19,7 @@ class Killed(Exception):
 
 @pytest.fixture
 def plain(small):
-    """A small run whose snapshots are not chosen."""
+    """A small run with default snapshots."""
     return {name: value for name, value in small.items() if name != "snapshots"}
 
 
@@ -33,13 +33,13 @@ def train(folder, plain, objective="nextlat", **options):
     return nlv.train("rrxor", objective, seed=3, out=folder, progress=False, **plain | options)
 
 
-def test_a_script_keeps_none_and_so_does_a_shell_of_ipython(tmp_path, plain, monkeypatch):
+def test_scripts_and_ipython_shells_keep_no_snapshots(tmp_path, plain, monkeypatch):
     assert train(tmp_path / "script", plain).card.snapshots == {}
     monkeypatch.setattr(IPython, "get_ipython", lambda: object())
     assert not pretrain.in_notebook()
 
 
-def test_a_notebook_keeps_some_that_the_card_and_its_command_name(tmp_path, plain, notebook):
+def test_a_notebook_keeps_snapshots_named_in_the_card_and_command(tmp_path, plain, notebook):
     run = train(tmp_path / "run", plain)
     assert run.snapshots == [1, 2, 3, 4, 6, 9, 12]
     assert "--snapshots 1 2 3 4 6 9" in run.card.command
@@ -47,19 +47,19 @@ def test_a_notebook_keeps_some_that_the_card_and_its_command_name(tmp_path, plai
     assert sum(file.stat().st_size for file in (tmp_path / "run" / "snapshots").iterdir()) < 200_000_000
 
 
-def test_what_is_chosen_counts(tmp_path, plain, notebook):
+def test_chosen_snapshots_replace_the_default(tmp_path, plain, notebook):
     assert train(tmp_path / "none", plain, snapshots=()).card.snapshots == {}
     assert list(train(tmp_path / "two", plain, snapshots=(5,)).card.snapshots) == [5]
     with pytest.raises(CheckpointError, match="snapshots"):
         train(tmp_path / "two", plain, snapshots=(7,))
 
 
-def test_the_weights_are_those_of_a_run_without_snapshots(tmp_path, plain, notebook):
+def test_snapshots_do_not_change_the_weights(tmp_path, plain, notebook):
     runs = [train(tmp_path / name, plain, **options) for name, options in {"a": {}, "b": {"snapshots": ()}}.items()]
     assert runs[0].weights_sha256 == runs[1].weights_sha256
 
 
-def test_a_run_that_is_loaded_or_continued_keeps_what_it_has(tmp_path, plain, notebook, monkeypatch):
+def test_a_loaded_or_continued_run_keeps_its_snapshots(tmp_path, plain, notebook, monkeypatch):
     kept = train(tmp_path / "done", plain).card.snapshots
 
     def stop(row):
@@ -71,7 +71,7 @@ def test_a_run_that_is_loaded_or_continued_keeps_what_it_has(tmp_path, plain, no
     assert train(tmp_path / "bare", plain, snapshots=()).card.snapshots == {}
     monkeypatch.setattr(IPython, "get_ipython", lambda: None)
     assert not pretrain.in_notebook()
-    # A script goes on with what the notebook began, and loads what it finished.
+    # A script continues and loads the run of a notebook.
     assert train(tmp_path / "cut", plain).card.snapshots == kept
     assert train(tmp_path / "done", plain).card.snapshots == kept
     monkeypatch.setattr(pretrain, "in_notebook", lambda: True)
@@ -99,7 +99,7 @@ def test_runs_of_all_lengths_have_steps_in_common():
     assert default_snapshots(1, 1) == default_snapshots(4000, 10**9) == ()
 
 
-def test_a_pair_of_which_one_stopped_early_has_steps_in_common(tmp_path, plain, notebook):
+def test_a_pair_with_an_early_stop_has_steps_in_common(tmp_path, plain, notebook):
     pair = [
         train(tmp_path / "long", plain, "next_token", steps=40),
         # Stops as soon as the measure, which is at least this at any time, has been measured three times.
@@ -108,7 +108,7 @@ def test_a_pair_of_which_one_stopped_early_has_steps_in_common(tmp_path, plain, 
     assert [run.step for run in pair] == [40, 12]
     state = nlv.ViewState(*pair)
     assert state.steps == [0, 1, 2, 3, 4, 6, 9, 12]
-    # The last of them is the end of one run only.
+    # The last step belongs to one run only.
     assert state.step_choices[-2:] == [("12", 12), ("end", None)]
     state.show(step=12)
     assert [model.uns["nextlat_viz"]["label"] for model in state.latents] == ["next-token (step 12)", "NextLat"]

@@ -1,4 +1,4 @@
-"""Sweeps: every run in one table, killed and failing ones too."""
+"""Sweeps: every run is in one table, even killed and failed ones."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_failing_run_is_reported_and_tried_again(tmp_path, monkeypatch):
     assert whole["loss"].tolist()[1:] == broken["loss"].tolist()[1:]
 
 
-def test_a_killed_sweep_goes_on(tmp_path, monkeypatch):
+def test_a_killed_sweep_continues(tmp_path, monkeypatch):
     whole = sweep("rrxor", seeds=[0], out=tmp_path / "whole", progress=False, **QUICK)
     forward, calls = NextLat.forward, iter(range(100))
 
@@ -78,7 +78,7 @@ def test_a_killed_sweep_goes_on(tmp_path, monkeypatch):
         ({"seeds": []}, ValueError, "nothing to train"),
     ],
 )
-def test_mistakes_are_said_before_anything_is_trained(tmp_path, arguments, kind, message):
+def test_mistakes_are_named_before_training(tmp_path, arguments, kind, message):
     with pytest.raises(kind, match=message):
         sweep("rrxor", out=tmp_path / "runs", **arguments)
     assert not (tmp_path / "runs").exists()

@@ -61,7 +61,7 @@ def test_a_run_stopped_between_saves_again_and_again(tmp_path, small, monkeypatc
 
     monkeypatch.setattr(Engine, "step", stops)
     while not (tmp_path / "cut" / "card.json").exists():
-        # Saved are steps 3, 6 and 9: each sitting stops one or two steps after the next of them.
+        # Steps 3, 6 and 9 are saved: each sitting stops one or two steps after one of them.
         left, sittings = 4 + sittings % 2, sittings + 1
         with contextlib.suppress(Killed):
             nlv.train(name, objective, out=tmp_path / "cut", progress=False, **options)
@@ -73,7 +73,7 @@ def test_a_run_stopped_between_saves_again_and_again(tmp_path, small, monkeypatc
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a POSIX signal")
-def test_killed_process_goes_on(tmp_path, small):
+def test_a_killed_process_is_continued(tmp_path, small):
     options = small | {"steps": 40, "save_every": 10, "snapshots": (5, 30)}
     code = (
         "import json, os, signal, sys, torch; torch.set_num_threads(1); import nextlat_viz as nlv\n"
@@ -96,7 +96,7 @@ def test_killed_process_goes_on(tmp_path, small):
     assert weights(again) == weights(whole)
 
 
-def test_finished_run_is_loaded_not_trained(run, small, tmp_path):
+def test_a_finished_run_is_loaded(run, small, tmp_path):
     def fail(row):
         raise AssertionError("trained again")
 
@@ -104,7 +104,7 @@ def test_finished_run_is_loaded_not_trained(run, small, tmp_path):
     assert weights(again) == weights(run)
 
 
-def test_another_run_in_the_folder_is_kept(run, small, tmp_path):
+def test_another_run_in_the_folder_is_refused(run, small, tmp_path):
     before = weights(run)
     with pytest.raises(CheckpointError, match="holds another run: seed 3 there, 4 asked for"):
         nlv.train("rrxor", "nextlat", seed=4, out=tmp_path / "run", progress=False, **small)
@@ -114,13 +114,13 @@ def test_another_run_in_the_folder_is_kept(run, small, tmp_path):
 
 
 def test_loss_falls_and_stays_over_the_floor(tmp_path):
-    seen = []
+    rows = []
     checkpoint = nlv.train(
         "z1r",
         "nextlat",
         out=tmp_path / "run",
         progress=False,
-        on_validation=seen.append,
+        on_validation=rows.append,
         steps=150,
         layers=1,
         dim=32,
@@ -134,7 +134,7 @@ def test_loss_falls_and_stays_over_the_floor(tmp_path):
         validation_episodes=128,
     )
     curve = checkpoint.metrics
-    assert [row["loss"] for row in seen] == pytest.approx(curve["loss"].tolist())
+    assert [row["loss"] for row in rows] == pytest.approx(curve["loss"].tolist())
     assert curve["loss"].iloc[-1] < curve["loss"].iloc[0] - 0.05
     assert (curve["loss"] >= curve["floor"]).all()
     assert checkpoint.card.metrics["loss"] >= checkpoint.card.metrics["floor"]
@@ -183,7 +183,7 @@ def test_damaged_training_state_says_so(tmp_path, small):
         nlv.train("rrxor", out=folder, progress=False, **small)
 
 
-def test_seconds_are_those_of_all_sittings(tmp_path, small):
+def test_seconds_are_summed_over_all_sittings(tmp_path, small):
     def interrupt(row):
         raise Killed
 
@@ -200,7 +200,7 @@ def test_seconds_are_those_of_all_sittings(tmp_path, small):
 
 
 @pytest.mark.parametrize("shape", [{"kv_heads": 1}, {"sharing": "k=v"}, {"sharing": "q=k=v"}])
-def test_a_leaner_backbone_is_trained_and_loaded(tmp_path, small, shape):
+def test_variants_of_attention_are_trained_and_loaded(tmp_path, small, shape):
     checkpoint = nlv.train("rrxor", "nextlat", out=tmp_path / "run", progress=False, **small, **shape)
     again = nlv.load(tmp_path / "run")
     assert weights(again) == weights(checkpoint)
@@ -211,7 +211,7 @@ def test_a_leaner_backbone_is_trained_and_loaded(tmp_path, small, shape):
     )
 
 
-def test_numpy_numbers_and_a_home_folder_are_taken_as_they_are_meant(tmp_path, small, monkeypatch):
+def test_numpy_numbers_and_a_home_folder_are_accepted(tmp_path, small, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     options = small | {"steps": np.int64(12), "snapshots": np.array([2, 6])}
     run = nlv.train("rrxor", "next_token", seed=np.int64(3), out="~/run", progress=False, **options)

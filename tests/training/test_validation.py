@@ -1,4 +1,4 @@
-"""Validation: the loss is what it says, whole or in parts, with a law and without one."""
+"""Validation: the loss, whole or in parts, with an exact law and without."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALL = {"layers": 1, "validation_episodes": 24}
 
 
 @pytest.mark.parametrize("name", ["z1r", "path_star", "story", "a5"])
-def test_parts_add_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_of_parts_add_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     world = worlds.get(name)
     config = resolve_config("tiny", world, SMALL)
     model = build_model("nextlat", config, world, 0)
@@ -33,10 +33,10 @@ def test_parts_add_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert parts(model) == pytest.approx(whole(model), rel=1e-6)
 
 
-def test_loss_is_cross_entropy_under_the_exact_law() -> None:
+def test_the_loss_is_the_cross_entropy_under_the_exact_law() -> None:
     world, config = worlds.get("z1r"), TrainConfig(**SMALL)
     model = build_model("next_token", config, world, 0)
-    found = Validation(world, config)(model)
+    result = Validation(world, config)(model)
     episodes = world.sample(24, 13, seed=data.VALIDATION_SEED)
     exact = world.next_token_probs(episodes.tokens[:, :-1])
     # The first token is predicted too, from the start token.
@@ -46,34 +46,34 @@ def test_loss_is_cross_entropy_under_the_exact_law() -> None:
         log_q = model.logits(model.backbone(Batch.from_episodes(episodes, start=2).inputs)).double().log_softmax(-1)
     entropy = -torch.xlogy(exact, exact).sum(-1).mean()
     cross_entropy = -(exact * log_q).sum(-1).mean()
-    assert found["floor"] == pytest.approx(world.loss_floor(12, start_token=True))
-    assert found["floor"] != pytest.approx(world.loss_floor(12), abs=1e-3)
-    assert found["excess"] == pytest.approx(float(cross_entropy - entropy))
-    assert found["loss"] == pytest.approx(found["floor"] + found["excess"])
+    assert result["floor"] == pytest.approx(world.loss_floor(12, start_token=True))
+    assert result["floor"] != pytest.approx(world.loss_floor(12), abs=1e-3)
+    assert result["excess"] == pytest.approx(float(cross_entropy - entropy))
+    assert result["loss"] == pytest.approx(result["floor"] + result["excess"])
 
 
-def test_without_a_law_it_is_the_cross_entropy_of_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_law_the_loss_is_the_cross_entropy_of_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     world, config = worlds.get("z1r"), TrainConfig(**SMALL)
     monkeypatch.setattr(type(world), "next_token_probs", lambda self, tokens: None)
     model = build_model("next_token", config, world, 0)
-    found = Validation(world, config)(model)
+    result = Validation(world, config)(model)
     batch = Batch.from_episodes(world.sample(24, 13, seed=data.VALIDATION_SEED), start=2)
     with torch.no_grad():
         logits = model.logits(model.backbone(batch.inputs))
-    assert found["loss"] == pytest.approx(F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()).item())
-    assert set(found) == {"loss", "unigram", "belief_r2"}
+    assert result["loss"] == pytest.approx(F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()).item())
+    assert set(result) == {"loss", "unigram", "belief_r2"}
     p = np.bincount(batch.targets.flatten()) / batch.targets.numel()
-    assert found["unigram"] == pytest.approx(-(p * np.log(p)).sum())
+    assert result["unigram"] == pytest.approx(-(p * np.log(p)).sum())
 
 
-def test_only_what_is_scored_counts() -> None:
+def test_only_scored_positions_count() -> None:
     world = worlds.get("path_star")
-    found = Validation(world, resolve_config("tiny", world, SMALL))
-    assert found.scored == int(found.episodes.loss_mask.sum())
-    assert found.floor == 0.0
+    result = Validation(world, resolve_config("tiny", world, SMALL))
+    assert result.scored == int(result.episodes.loss_mask.sum())
+    assert result.floor == 0.0
 
 
-def test_where_the_law_of_the_first_token_is_unknown_it_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_token_of_unknown_law_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     world, config = worlds.get("z1r"), TrainConfig(**SMALL)
     monkeypatch.setattr(type(world), "start_probs", lambda self: None)
     validation = Validation(world, config)
@@ -100,7 +100,7 @@ def test_accuracy_of_the_decisive_prediction_is_logged() -> None:
 
 
 @pytest.mark.parametrize("start_token", [True, False])
-def test_r2_of_the_belief_is_that_of_scikit_learn(start_token: bool) -> None:
+def test_r2_of_the_belief_equals_scikit_learn(start_token: bool) -> None:
     world, config = worlds.get("mess3"), TrainConfig(layers=1, validation_episodes=512, start_token=start_token)
     model = build_model("next_token", config, world, 0)
     tokens = world.sample(512, 13, seed=data.VALIDATION_SEED).tokens[:, :-1]
@@ -155,7 +155,7 @@ def test_every_world_has_a_headline_measure(name: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(("nodes", "horizon"), [(2, 1), (4, 2), (7, 5), (10, 8)])
-def test_the_horizon_of_path_star_is_that_of_its_arms(nodes: int, horizon: int) -> None:
+def test_the_horizon_of_path_star_fits_its_arms(nodes: int, horizon: int) -> None:
     world = worlds.get("path_star", arms=2, nodes_per_arm=nodes, train_size=20, test_size=5)
     for preset in ("tiny", "compact", "paper"):
         assert resolve_config(preset, world, {}).horizon == horizon

@@ -1,4 +1,4 @@
-"""Every world can be trained on, by one line, and something is learned from it."""
+"""Every world can be trained on with one line, and the loss falls."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 import nextlat_viz as nlv
 from nextlat_viz import worlds
 
-# The tiny preset, made tinier: what is asked here is whether a world can be learned from at all.
+# A smaller tiny preset, enough to see that a model learns from the world.
 SHORT = {
     **{"layers": 1, "dim": 32, "heads": 2, "mlp_dim": 64, "psi_width": 64, "batch_size": 16},
     **{"steps": 60, "decay_steps": 20, "warmup_steps": 5, "learning_rate": 1e-2, "validation_episodes": 64},
 }
-# All there is to learn of Bloch walk is 0.007 nats; of a word problem, at first, that the first product is a token.
+# Bloch walk offers only 0.007 nats to learn; a word problem, at first, only that the first product is the first token.
 SUBTLE = {
     "bloch_walk": {"steps": 500, "decay_steps": 250, "batch_size": 64, "validation_episodes": 512},
     "even": {"steps": 200, "batch_size": 64},
@@ -48,7 +48,7 @@ def test_the_loss_falls_below_the_unigram_baseline(name: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["taxi", "path_star", "countdown", "a5", "story", "othello", "queens"])
-def test_latents_hold_what_was_true(name: str, tmp_path: Path) -> None:
+def test_latents_hold_the_true_states(name: str, tmp_path: Path) -> None:
     world = worlds.get(name)
     checkpoint = nlv.train(
         world, "nextlat", out=tmp_path / "run", progress=False, **SHORT | {"steps": 3, "decay_steps": 0}
@@ -73,7 +73,7 @@ def one(world: worlds.World) -> np.ndarray:
 
 
 class Counter(worlds.World):
-    """A world from outside the package: it counts on from a random digit, and what it has counted is its state."""
+    """A world from outside the package: it counts up from a random digit, and its state is the present digit."""
 
     pictures = ("digits",)
 
@@ -103,7 +103,7 @@ def counter(base: int = 4) -> Counter:
     return Counter(base)
 
 
-def test_a_world_from_outside_goes_down_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_world_from_outside_is_trained_loaded_and_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worlds.registry, "_factories", dict(worlds.registry._factories))
     worlds.register("counter", counter)
     checkpoint = nlv.train("counter:base=5", out=tmp_path / "run", progress=False, **SHORT | {"context": 6})

@@ -6,5 +6,5 @@ import pytest
 
 @pytest.fixture
 def without_shape_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run as a user does: our own errors speak, and a hundred thousand small calls take seconds rather than minutes."""
+    """Run without shape checks, as a user does: our own errors are raised, and 100,000 small calls take seconds."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

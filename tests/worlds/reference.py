@@ -1,4 +1,4 @@
-"""Worlds the slow way: the matrices as the literature prints them, and sums over every hidden path."""
+"""Worlds computed slowly: matrices as printed in the literature, and sums over every hidden path."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ PROCESSES = {
 
 
 def weights(t: np.ndarray, start: list[float], tokens: tuple[int, ...]) -> list[float]:
-    """Joint weight of the tokens and each final state: the sum over every path that ends there."""
+    """Return the joint weight of the tokens and each final state: a sum over all paths that end there."""
     size = t.shape[1]
     totals = [0.0] * size
     for path in product(range(size), repeat=len(tokens) + 1):
@@ -86,7 +86,7 @@ def probability(t: np.ndarray, start: list[float], readout: list[float], tokens:
 
 
 def block_entropies(t: np.ndarray, start: list[float], readout: list[float], longest: int) -> list[float]:
-    """Entropy in nats of the first 0, 1, ... tokens, over every sequence there is."""
+    """Return the entropy in nats of the first 0, 1, ... tokens, over all sequences."""
     entropies = []
     for length in range(longest + 1):
         chances = []

@@ -14,12 +14,12 @@ from nextlat_viz.worlds.beliefs import keys
 GOLDEN = json.loads((Path(__file__).parent / "z1r_beliefs.json").read_text())
 
 
-def test_the_beliefs_of_z1r_are_those_worked_out_by_hand() -> None:
+def test_the_beliefs_of_z1r_by_hand() -> None:
     tree = worlds.get("z1r").reachable_beliefs()
-    found = {"".join(map(str, prefix)): belief for prefix, belief in zip(tree.prefixes, tree.beliefs, strict=True)}
-    assert list(found) == list(GOLDEN)
+    result = {"".join(map(str, prefix)): belief for prefix, belief in zip(tree.prefixes, tree.beliefs, strict=True)}
+    assert list(result) == list(GOLDEN)
     for prefix, belief in GOLDEN.items():
-        np.testing.assert_allclose(found[prefix], np.array(belief["thirds"]) / 3, atol=1e-14)
+        np.testing.assert_allclose(result[prefix], np.array(belief["thirds"]) / 3, atol=1e-14)
     assert tree.depth.tolist() == [len(prefix) for prefix in GOLDEN]
 
 
@@ -46,7 +46,7 @@ def test_probabilities_are_shares_of_time() -> None:
     np.testing.assert_allclose(share, tree.probability, atol=0.01)
 
 
-def test_whether_a_tree_is_closed() -> None:
+def test_closed_and_open_trees() -> None:
     world = worlds.get("rrxor")
     assert [world.reachable_beliefs(depth).closed for depth in (5, 6, 7, 20)] == [False, False, True, True]
     assert len(world.reachable_beliefs(20)) == 36
@@ -65,14 +65,14 @@ def test_corners_of_the_picture() -> None:
     np.testing.assert_array_equal(worlds.get("bloch_walk").belief_coordinates([1.0, 0.5, -0.25]), [0.5, -0.25])
 
 
-def test_no_two_beliefs_of_rrxor_share_a_place() -> None:
+def test_beliefs_of_rrxor_have_different_places() -> None:
     world = worlds.get("rrxor")
     places = world.belief_coordinates(world.reachable_beliefs().beliefs)
     gaps = np.linalg.norm(places[:, None] - places, axis=-1) + np.eye(len(places))
     assert gaps.min() > 0.02
 
 
-def test_other_generalised_worlds_lie_on_their_principal_axes() -> None:
+def test_other_generalised_worlds_are_drawn_on_principal_axes() -> None:
     walk = worlds.get("bloch_walk")
     # The same walk in another basis, where the readout is not the first axis.
     turn = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]

@@ -45,17 +45,17 @@ def check(text: str, inputs: int, limit: int) -> tuple[list[bool], bool]:
     match = re.fullmatch(r"([\d,]+?)(?: \| |,(?=\d+[-+*/]))(.*) end", text)
     assert match, text
     given = [int(number) for number in match[1].split(",")]
-    there, target = Counter(map(Fraction, given[:inputs])), given[inputs]
+    pool, target = Counter(map(Fraction, given[:inputs])), given[inputs]
     assert len(given) == inputs + 1
     verdicts, value = [], Fraction(-1)
     for equation in re.split(r", ?", match[2]):
         left, sign, right, result = re.fullmatch(r"(\d+)([-+*/])(\d+)=(\d+)", equation).groups()  # type: ignore[union-attr]
         a, b, value = Fraction(int(left)), Fraction(int(right)), Fraction(int(result))
-        taken = Counter([a, b])
-        ok = all(there[number] >= times for number, times in taken.items())
+        operands = Counter([a, b])
+        ok = all(pool[number] >= times for number, times in operands.items())
         verdicts.append(ok and COMPUTE[sign](a, b) == value and 0 <= value <= limit)
         if ok:
-            there = there - taken + Counter([value])
+            pool = pool - operands + Counter([value])
     return verdicts, all(verdicts) and value == target
 
 
@@ -77,7 +77,7 @@ def test_every_solution_holds(shape: dict[str, Any], seed: int, split: str) -> N
         assert 1 <= tokens[: world.numbers].min() <= tokens[: world.numbers].max() <= world.largest
 
 
-def test_the_format_is_the_papers() -> None:
+def test_the_format_equals_the_papers() -> None:
     world = Countdown()
     assert world.length == 4 + 1 + 8 + 3 * 5 + 1
     assert len(world.vocabulary) == 10_001 + 4 + 3
@@ -109,26 +109,28 @@ def test_the_format_is_the_papers() -> None:
 
 @settings(max_examples=15)
 @given(st.sampled_from(SHAPES), st.integers(0, 2**32), st.data())
-def test_states_are_those_of_a_slow_reader_of_any_prefix(shape: dict[str, Any], seed: int, data: st.DataObject) -> None:
+def test_states_equal_those_of_a_slow_reader_of_any_prefix(
+    shape: dict[str, Any], seed: int, data: st.DataObject
+) -> None:
     world = Countdown(**shape)
     episodes = world.sample(4, seed=seed)
     upto = data.draw(st.integers(1, world.length))
     for name, values in world.replay(episodes.tokens[:, :upto]).items():
         np.testing.assert_array_equal(values, episodes.states[name][:, :upto])
     for row, tokens in enumerate(episodes.tokens.tolist()):
-        there: list[int] = []
+        pool: list[int] = []
         for place, token in enumerate(tokens):
             step, part = divmod(place - world.prompt, 5)
             if place < world.numbers:
-                there = sorted([*there, token])
+                pool = sorted([*pool, token])
             inside = 0 <= step < world.numbers - 1
             if inside and part == 4:
-                there.remove(tokens[place - 4])
-                there.remove(tokens[place - 2])
-                there = sorted([*there, token])
+                pool.remove(tokens[place - 4])
+                pool.remove(tokens[place - 2])
+                pool = sorted([*pool, token])
             start = world.prompt + 5 * step
             assert {name: values[row, place].tolist() for name, values in episodes.states.items()} == {
-                "remaining": there + [-1] * (world.numbers - len(there)),
+                "remaining": pool + [-1] * (world.numbers - len(pool)),
                 "target": tokens[world.numbers] if place >= world.numbers else -1,
                 "equation": min(max(step + 1, 0), world.numbers - 1),
                 "left": tokens[start] if inside else -1,
@@ -136,7 +138,7 @@ def test_states_are_those_of_a_slow_reader_of_any_prefix(shape: dict[str, Any], 
             }
 
 
-def test_a_number_that_is_there_twice_can_be_used_twice() -> None:
+def test_a_number_that_occurs_twice_can_be_used_twice() -> None:
     world = Countdown(targets=(1, 50))
 
     once = spelt(world, "4 4 3 2 10 | | | | | | | | 4 * 3 = 12 4 + 2 = 6 12 - 6 = 6 end")
@@ -153,7 +155,7 @@ def test_a_number_that_is_there_twice_can_be_used_twice() -> None:
     assert not world.legal(thrice)[0, 18:].any()
 
 
-def test_a_false_equation_is_judged_by_itself() -> None:
+def test_each_equation_is_judged_separately() -> None:
     world = Countdown()
 
     def judged(solution: str) -> list[tuple[bool, bool, bool]]:
@@ -191,11 +193,11 @@ def test_a_false_equation_is_judged_by_itself() -> None:
 
 @settings(max_examples=40)
 @given(st.sampled_from(SHAPES), st.integers(0, 2**32), st.integers(0, 4))
-def test_the_verdict_is_that_of_fractions(shape: dict[str, Any], seed: int, changes: int) -> None:
+def test_the_verdict_equals_that_of_fractions(shape: dict[str, Any], seed: int, changes: int) -> None:
     world = Countdown(**shape)
     rng = np.random.default_rng(seed)
     tokens = world.sample(8, seed=seed).tokens.copy()
-    # Numbers changed for numbers and signs for signs, so that the text stays one that the parser reads.
+    # Numbers are exchanged for numbers and signs for signs, so that the parser can still read the text.
     for _ in range(changes):
         place = world.prompt + 5 * int(rng.integers(world.numbers - 1)) + int(rng.choice([0, 1, 2, 4]))
         number = (place - world.prompt) % 5 != 1
@@ -206,8 +208,8 @@ def test_the_verdict_is_that_of_fractions(shape: dict[str, Any], seed: int, chan
         )
         tokens[:, place] = near if number else world.limit + 1 + rng.integers(4, size=8)
     verdict, legal = world.verify(tokens), world.legal(tokens).all(1)
-    for row, one in enumerate(tokens):
-        verdicts, solved = check(world.decode(one), world.numbers, world.limit)
+    for row, item in enumerate(tokens):
+        verdicts, solved = check(world.decode(item), world.numbers, world.limit)
         assert verdict.valid[row].tolist() == verdicts
         assert bool(verdict.solved[row]) == solved
         assert bool(legal[row]) == all(verdicts)
@@ -229,7 +231,7 @@ def test_garbage_is_judged_not_refused(seed: int, positions: int, reach: int) ->
             world.replay(inside)
 
 
-def test_what_verify_does_not_take() -> None:
+def test_verify_refuses_bad_input() -> None:
     with pytest.raises(ValueError, match="tokens must be integers of shape"):
         Countdown().verify([1, 2, 3])
 
@@ -258,11 +260,11 @@ def test_legal_tokens_are_those_that_keep_the_arithmetic_true(shape: dict[str, A
     world = Countdown(**shape)
     tokens = world.sample(1, seed=seed).tokens
     legal = world.legal_next(tokens)[0]
-    there = Counter(tokens[0, : world.numbers].tolist())
+    pool = Counter(tokens[0, : world.numbers].tolist())
     for start in range(world.prompt, world.length - 1, 5):
         equations = {
             (a, sign, b, int(value))
-            for a, b in permutations(there.elements(), 2)
+            for a, b in permutations(pool.elements(), 2)
             for sign in COMPUTE
             if (value := COMPUTE[sign](Fraction(a), Fraction(b))).denominator == 1 and 0 <= value <= world.limit
         }
@@ -276,7 +278,7 @@ def test_legal_tokens_are_those_that_keep_the_arithmetic_true(shape: dict[str, A
         assert named(start + 1) == {str(b) for a, s, b, _ in equations if (str(a), s) == (left, sign)}
         assert named(start + 2) == {"="}
         assert named(start + 3) == {result}
-        there = there - Counter([int(left), int(right)]) + Counter([int(result)])
+        pool = pool - Counter([int(left), int(right)]) + Counter([int(result)])
     assert named(world.length - 2) == named(world.length - 1) == {"end"}
     # ``legal`` does not make the large array, and says the same.
     for place in range(1, world.length):
@@ -284,10 +286,10 @@ def test_legal_tokens_are_those_that_keep_the_arithmetic_true(shape: dict[str, A
 
 
 def ways(pool: tuple[int, ...], target: int, limit: int) -> dict[tuple[str, ...], Fraction]:
-    """Every calculation from a pool to the target with its probability, one word after another."""
+    """Return every calculation from a pool to the target with its probability, token by token."""
     if len(pool) == 1:
         return {(): Fraction(1)} if pool[0] == target else {}
-    found: dict[tuple[str, ...], Fraction] = {}
+    result: dict[tuple[str, ...], Fraction] = {}
     for i, j in permutations(range(len(pool)), 2):
         a, b = pool[i], pool[j]
         rest = tuple(number for k, number in enumerate(pool) if k not in (i, j))
@@ -297,13 +299,13 @@ def ways(pool: tuple[int, ...], target: int, limit: int) -> dict[tuple[str, ...]
             chance = Fraction(1, len(pool) * (len(pool) - 1) * len(possible))
             for after, later in ways((*rest, value), target, limit).items():
                 words = (str(a), sign, str(b), "=", str(value), *after)
-                found[words] = found.get(words, Fraction(0)) + chance * later
-    return found
+                result[words] = result.get(words, Fraction(0)) + chance * later
+    return result
 
 
 @settings(max_examples=6)
 @given(st.sampled_from([SHAPES[1], SHAPES[2], SHAPES[4]]), st.integers(0, 2**32))
-def test_the_law_is_that_of_every_way_to_the_target(shape: dict[str, Any], seed: int) -> None:
+def test_the_law_equals_a_sum_over_all_solutions(shape: dict[str, Any], seed: int) -> None:
     world = Countdown(**shape)
     tokens = world.sample(1, seed=seed).tokens
     law = world.next_token_probs(tokens)
@@ -326,7 +328,7 @@ def test_samples_follow_the_law() -> None:
     episodes = world.sample(30_000, seed=1, states=False)
     for target in world.split_targets["train"]:
         assert abs((episodes.tokens[:, 3] == target).mean() - 0.5) < 0.02
-    # Inputs come as often as calculations from them end in the target.
+    # Inputs are as frequent as calculations from them that reach the target.
     target = int(world.split_targets["train"][0])
     chosen = episodes.tokens[episodes.tokens[:, 3] == target]
     chance = {inputs: float(sum(ways(inputs, target, 40).values())) for inputs in product(range(1, 7), repeat=3)}
@@ -349,7 +351,7 @@ def test_samples_follow_the_law() -> None:
     assert abs((surprise - entropy).mean()) < 4 * (surprise - entropy).std() / 3000**0.5
 
 
-def test_there_is_no_law_where_the_ways_are_too_many_or_none() -> None:
+def test_no_law_for_too_many_solutions_or_none() -> None:
     world = Countdown(numbers=5)
     assert world.next_token_probs(world.sample(1).tokens) is None
     assert world.floor(3) is None
@@ -362,7 +364,7 @@ def test_there_is_no_law_where_the_ways_are_too_many_or_none() -> None:
 
 @settings(max_examples=10)
 @given(st.integers(0, 2**32), st.integers(0, 2**32), st.sampled_from([0.05, 0.1, 0.5]))
-def test_targets_of_the_test_are_never_trained_on(seed: int, data_seed: int, held_out: float) -> None:
+def test_test_targets_are_not_in_training(seed: int, data_seed: int, held_out: float) -> None:
     world = Countdown(numbers=3, held_out=held_out, data_seed=data_seed)
     assert len(world.split_targets["test"]) == round(91 * held_out)
     assert sorted([*world.split_targets["train"], *world.split_targets["test"]]) == list(range(10, 101))
@@ -408,7 +410,7 @@ def test_results_are_whole_numbers_within_the_limit() -> None:
                 assert values[a, b, k] == (exact if fits else -1)
 
 
-def test_nothing_read_is_no_error() -> None:
+def test_no_tokens_are_no_error() -> None:
     world = Countdown(limit=100)
     assert world.legal_next(np.zeros((2, 0), int)).shape == (2, 0, len(world.vocabulary))
     assert world.replay(np.zeros((2, 0), int))["remaining"].shape == (2, 0, 4)
@@ -451,7 +453,7 @@ def test_the_spec_builds_the_same_world() -> None:
         ({"data_seed": -1}, "seed must be an integer of at least 0, got -1"),
     ],
 )
-def test_parameters(params: dict[str, Any], message: str) -> None:
+def test_bad_parameters_are_refused(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         worlds.get("countdown", **params)
 
@@ -469,7 +471,7 @@ def wrong(world: Countdown) -> worlds.Episodes:
     return episode
 
 
-def test_the_picture() -> None:
+def test_picture_shows_the_equations() -> None:
     for shape in SHAPES:
         world = Countdown(**shape)
         assert world.draw().layout.title.text.startswith("countdown: make ")

@@ -1,4 +1,4 @@
-"""Pictures of worlds: that there is one, that its places are right, and that names stay text."""
+"""Pictures of worlds: every world has them, points are at the right places, names are escaped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def texts(node: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize("kind", ["machine", "beliefs"])
 @pytest.mark.parametrize("name", HIDDEN)
-def test_every_world_has_its_pictures(name: str, kind: str) -> None:
+def test_every_world_has_pictures(name: str, kind: str) -> None:
     world = worlds.get(name)
     options = {"depth": 3} if kind == "beliefs" else {}
     figure = world.draw(kind, **options)
@@ -54,14 +54,14 @@ def test_an_episode_can_be_seen_in_every_picture(name: str) -> None:
             world.draw(kind, episode=world.sample(2, world.length or 12, seed=1))
 
 
-def test_before_the_first_token_the_belief_is_the_prior() -> None:
+def test_the_belief_before_the_first_token_is_the_prior() -> None:
     world = worlds.get("z1r")
     *_, path, here = world.draw("beliefs", episode=world.sample(1, 4), position=0).data
     ((x, y),) = world.belief_coordinates(world.stationary[None])
     assert (list(path.x), list(path.y)) == ([x], [y]) == (list(here.x), list(here.y))
 
 
-def test_before_the_first_token_no_edge_has_been_read() -> None:
+def test_no_edge_is_read_before_the_first_token() -> None:
     world = worlds.get("path_star", arms=2, nodes_per_arm=3, train_size=100, test_size=10)
     episode = world.sample(1)
     solid = [
@@ -71,7 +71,7 @@ def test_before_the_first_token_no_edge_has_been_read() -> None:
     assert solid == [0, 1, 4]
 
 
-def test_the_way_of_an_episode_lies_on_its_beliefs() -> None:
+def test_the_path_of_an_episode_goes_through_its_beliefs() -> None:
     world = worlds.get("rrxor")
     episode = world.sample(1, 9, seed=4)
     *_, path, here = world.draw("beliefs", episode=episode, position=6).data
@@ -80,7 +80,7 @@ def test_the_way_of_an_episode_lies_on_its_beliefs() -> None:
     assert (here.x[0], here.y[0]) == (path.x[-1], path.y[-1])
 
 
-def test_the_machine_rings_the_state_that_holds() -> None:
+def test_the_machine_marks_the_present_state() -> None:
     world = worlds.get("rrxor")
     episode = world.sample(1, 9, seed=4)
     for position in (1, 4, 9):
@@ -99,8 +99,8 @@ def test_names_are_shown_as_text(kind: str, generalised: bool, size: int) -> Non
     world = HiddenMarkovWorld("<i>w", [step + np.eye(size) / 4, np.eye(size) / 4], HOSTILE[:2], names)
     if generalised:
         world = HiddenMarkovWorld("<i>w", world.transitions, HOSTILE[:2], names, generalised=True)
-    found = list(texts(world.draw(kind).to_dict()))
-    together = "\n".join(found)
+    result = list(texts(world.draw(kind).to_dict()))
+    together = "\n".join(result)
     assert "<script" not in together
     assert "<b>bold" not in together
     assert "<i>" not in together
@@ -127,11 +127,11 @@ def test_belief_coordinates_are_affine(name: str) -> None:
     world = worlds.get(name)
     rng = np.random.default_rng(0)
     # Off the simplex too, as a linear probe's outputs are.
-    here, there = rng.normal(size=(2, 5, 7, world.n_states))
+    first, second = rng.normal(size=(2, 5, 7, world.n_states))
     share = rng.normal(size=(5, 7, 1))
-    mixed = world.belief_coordinates(share * here + (1 - share) * there)
+    mixed = world.belief_coordinates(share * first + (1 - share) * second)
     assert mixed.shape == (5, 7, 2)
-    expected = share * world.belief_coordinates(here) + (1 - share) * world.belief_coordinates(there)
+    expected = share * world.belief_coordinates(first) + (1 - share) * world.belief_coordinates(second)
     np.testing.assert_allclose(mixed, expected, atol=1e-12)
 
 
@@ -149,7 +149,7 @@ def test_two_states_lie_on_a_line() -> None:
     assert worlds.get("even").belief_coordinates([[1, 0], [0.25, 0.75], [0, 1]]).tolist() == [[0, 0], [0.75, 0], [1, 0]]
 
 
-def test_a_picture_drawn_again_is_a_figure_of_its_own() -> None:
+def test_drawing_again_returns_a_new_figure() -> None:
     world = worlds.get("mess3")
     first = world.draw("beliefs", width=400)
     before = first.to_json()
@@ -173,14 +173,14 @@ def test_dots_lie_where_their_beliefs_are() -> None:
     assert drawn == {(round(x, 9), round(y, 9)) for x, y in places.tolist()}
 
 
-def test_a_moves_label_tells_token_and_probability() -> None:
+def test_labels_of_moves_have_token_and_probability() -> None:
     labels = {note.text for note in worlds.get("z1r", p=0.25).draw("machine").layout.annotations}
     assert {"0: 1", "1: 1", "0: 0.25<br>1: 0.75"} <= labels
 
 
 @pytest.mark.parametrize("name", ["rrxor", "mess3", "bloch_walk", "path_star", "s3", "taxi"])
-def test_a_picture_of_one_scale_says_its_ranges(name: str) -> None:
-    # plotly would choose them for the size of the page, and begin with the last ones when that changes.
+def test_pictures_of_one_scale_set_their_ranges(name: str) -> None:
+    # plotly would choose them by the size of the page, and keep the old ones when that changes.
     world = worlds.get(name)
     episode = world.sample(1, None if world.length else 8, seed=0)
     for kind in world.pictures:

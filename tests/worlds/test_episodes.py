@@ -10,15 +10,15 @@ TOKENS = np.array([[0, 1, 1], [1, 0, 1], [0, 0, 0], [1, 1, 1]])
 
 
 def episodes(**changes: object) -> Episodes:
-    given = {
+    arrays = {
         "tokens": TOKENS,
         "states": {"parity": TOKENS.cumsum(1) % 2, "belief": np.ones((4, 3, 2)) / 2},
         "targets": TOKENS.cumsum(1),
     }
-    return Episodes(**(given | changes))
+    return Episodes(**(arrays | changes))
 
 
-def test_what_is_left_out_is_filled_in() -> None:
+def test_missing_arrays_get_defaults() -> None:
     plain = Episodes(TOKENS.astype(np.int8))
     assert plain.tokens.dtype == np.int64
     assert plain.loss_mask.all()
@@ -36,7 +36,7 @@ def test_slices_take_every_array_along(index: object) -> None:
         np.testing.assert_array_equal(part.states[name], whole.states[name][rows])
 
 
-def test_the_hash_is_of_the_content() -> None:
+def test_the_hash_depends_on_content() -> None:
     digest = episodes().sha256
     assert episodes(tokens=TOKENS.astype(np.int16)).sha256 == digest
     mask = np.ones((4, 3), bool)
@@ -50,7 +50,7 @@ def test_the_hash_is_of_the_content() -> None:
         {"states": {"paritY": TOKENS.cumsum(1) % 2}},
     ):
         assert episodes(**changes).sha256 != digest
-    # Beliefs follow from the tokens, and their last bit may depend on the processor.
+    # Beliefs follow from the tokens and are not hashed: their last bit may depend on the processor.
     assert episodes(states={"parity": TOKENS.cumsum(1) % 2}).sha256 == digest
 
 
@@ -67,12 +67,12 @@ def test_the_hash_is_of_the_content() -> None:
     ],
 )
 @pytest.mark.usefixtures("without_shape_checks")
-def test_arrays_that_do_not_fit(changes: dict, message: str) -> None:
+def test_arrays_that_do_not_fit_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         episodes(**changes)
 
 
-def test_it_shows_itself() -> None:
+def test_episodes_have_a_repr_and_html() -> None:
     shown = episodes()._repr_html_()
     assert "<table>" in shown
     assert "parity" in shown
@@ -81,7 +81,7 @@ def test_it_shows_itself() -> None:
     assert "episodes" in episodes()[:0]._repr_html_()
 
 
-def test_worlds_show_themselves() -> None:
+def test_worlds_have_a_repr_and_html() -> None:
     shown = worlds.get("rrxor")._repr_html_()
     assert "p1 = 0.5" in shown
     assert "0.4621 nats" in shown

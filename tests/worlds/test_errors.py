@@ -1,4 +1,4 @@
-"""What is handed in wrong is named, with what was expected."""
+"""Errors name the wrong argument and what was expected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EVEN = [[[0.5, 0], [0, 0]], [[0, 0.5], [1, 0]]]
         (lambda: worlds.get("z1r").draw("beliefs", depht=3), r"unknown option of picture 'beliefs': 'depht'.*'depth'"),
     ],
 )
-def test_unknown_names(call: Callable[[], object], message: str) -> None:
+def test_unknown_names_suggest_the_nearest(call: Callable[[], object], message: str) -> None:
     with pytest.raises(UnknownNameError, match=message):
         call()
 
@@ -43,7 +43,7 @@ def test_unknown_names(call: Callable[[], object], message: str) -> None:
         ("hmm", {}, r"world 'hmm' needs the parameter 'transitions'"),
     ],
 )
-def test_parameters(name: str, params: dict[str, Any], message: str) -> None:
+def test_bad_parameters_are_refused(name: str, params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         worlds.get(name, **params)
 
@@ -61,7 +61,7 @@ def test_parameters(name: str, params: dict[str, Any], message: str) -> None:
         ([np.eye(2)], "one stationary distribution to start from, got 2"),
     ],
 )
-def test_transition_matrices(transitions: Any, message: str) -> None:
+def test_bad_transition_matrices_are_refused(transitions: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HiddenMarkovWorld("mine", transitions)
 
@@ -78,7 +78,7 @@ def test_a_generalised_world_needs_eigenvalue_one() -> None:
 
 
 @pytest.mark.parametrize("names", ["01", ["0"], ["0", "0"]])
-def test_names(names: Any) -> None:
+def test_bad_names_are_refused(names: Any) -> None:
     with pytest.raises(ValueError, match="token_names must be 2 different names"):
         HiddenMarkovWorld("mine", EVEN, names)
 
@@ -93,7 +93,7 @@ def test_names(names: Any) -> None:
         (["a", "b"], "must be an array of numbers"),
     ],
 )
-def test_beliefs(belief: Any, message: str) -> None:
+def test_bad_beliefs_are_refused(belief: Any, message: str) -> None:
     world = worlds.get("even")
     with pytest.raises(ValueError, match="beliefs " + message):
         world.predict(belief)
@@ -114,7 +114,7 @@ def test_beliefs(belief: Any, message: str) -> None:
         ([["0", "1"]], "tokens must be integers"),
     ],
 )
-def test_tokens(method: str, tokens: Any, message: str | None) -> None:
+def test_bad_tokens_are_refused(method: str, tokens: Any, message: str | None) -> None:
     call = getattr(worlds.get("even"), method)
     if message is None:
         assert call(np.array(tokens)).shape[:2] == (3, 2)
@@ -140,12 +140,12 @@ def test_impossible_tokens_leave_no_warnings_and_no_numbers() -> None:
         (lambda world: world.draw("beliefs", depth=0), "depth must be an integer of at least 1, got 0"),
     ],
 )
-def test_arguments(call: Callable[[HiddenMarkovWorld], object], message: str) -> None:
+def test_bad_arguments_are_refused(call: Callable[[HiddenMarkovWorld], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(worlds.get("rrxor"))
 
 
-def test_episodes_of_the_wrong_shape() -> None:
+def test_episodes_of_the_wrong_shape_are_refused() -> None:
     tokens = np.zeros((2, 3), int)
     with pytest.raises(ValueError, match=r"states\['state'\] must be shape \(2, 3, \.\.\.\), got .* of shape \(3, 2\)"):
         worlds.Episodes(tokens, {"state": np.zeros((3, 2))})

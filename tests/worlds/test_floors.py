@@ -23,11 +23,11 @@ def test_floors_are_differences_of_block_entropies(name: str) -> None:
     assert (world.floor_error(longest - 1) == 0).all()
 
 
-def test_published_values() -> None:
+def test_floors_equal_published_values() -> None:
     assert worlds.get("mess3").floor(9)[-1] == pytest.approx(0.7935, abs=5e-5)
     assert worlds.get("mess3", x=0.15, alpha=0.6).floor(9)[-1] == pytest.approx(1.0889, abs=5e-5)
     assert worlds.get("rrxor").entropy_rate() == pytest.approx(2 / 3 * math.log(2))
-    # Two fair coins decide whether the third token is theirs: from the fourth on the place in the round is known.
+    # The third token may depend on two fair coins; from the fourth token on the place in the round is known.
     np.testing.assert_allclose(worlds.get("z1r").floor(20)[2:], math.log(2) / 3)
     assert worlds.get("z1r").entropy_rate() == pytest.approx(0.2310, abs=5e-5)
 
@@ -43,18 +43,18 @@ def test_floors_fall_to_the_entropy_rate(name: str) -> None:
 
 
 def test_a_finite_tree_gives_the_exact_rate_without_unifilarity() -> None:
-    # Token 0 resets, token 1 forgets: two beliefs in the long run, though no token fixes the next state.
+    # Token 0 resets and token 1 forgets: in the long run there are two beliefs, though no token fixes the next state.
     mixed = worlds.HiddenMarkovWorld("mixed", [[[0.5, 0.0], [0.3, 0.0]], [[0.25, 0.25], [0.35, 0.35]]])
     assert mixed.entropy_rate_error() == 0
     assert mixed.entropy_rate() == pytest.approx(mixed.floor(60)[-1], abs=1e-9)
-    # A round of two, so that shares of time do not settle by themselves: half the tokens are fair coins.
+    # A cycle of two, so that shares of time do not converge by themselves: half the tokens are fair coins.
     left, right = [[0, 0.5, 0.5], [0, 0, 0], [0, 0, 0]], [[0, 0, 0], [0.5, 0, 0], [0.5, 0, 0]]
     swap = worlds.HiddenMarkovWorld("swap", [left, right, right])
     assert swap.entropy_rate_error() == 0
     assert swap.entropy_rate() == pytest.approx(math.log(2) / 2)
 
 
-def test_deep_floors_are_estimated_and_say_how_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deep_floors_are_estimated_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = worlds.get("mess3").floor(8)
     monkeypatch.setattr(beliefs, "MAX_CHILDREN", 100)
     world = worlds.get("mess3")
@@ -73,7 +73,7 @@ def test_rates_of_infinite_trees_are_estimated() -> None:
     assert world.entropy_rate() == pytest.approx(0.7935, abs=5e-4)
 
 
-def test_asking_again_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_floors_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     world = worlds.get("z1r")
     long = world.floor(6)
     long[:] = 0

@@ -1,4 +1,4 @@
-"""What fixes the future: prefixes of equal numbers have one law, and it stays one after the same tokens."""
+"""`World.future`: prefixes of equal numbers have one law, also after the same further tokens."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def test_equal_numbers_mean_one_law_of_what_follows(title: str) -> None:
             groups.setdefault(tuple(future[row, t].tolist()), []).append((row, t))
     met = 0
     for places in groups.values():
-        one = places[0]
+        first = places[0]
         for other in places[1:]:
-            np.testing.assert_allclose(law[one], law[other], atol=1e-5)
+            np.testing.assert_allclose(law[first], law[other], atol=1e-5)
             if (
-                max(one[1], other[1]) + 1 < tokens.shape[1]
-                and tokens[one[0], one[1] + 1] == tokens[other[0], other[1] + 1]
+                max(first[1], other[1]) + 1 < tokens.shape[1]
+                and tokens[first[0], first[1] + 1] == tokens[other[0], other[1] + 1]
             ):
-                np.testing.assert_array_equal(future[one[0], one[1] + 1], future[other[0], other[1] + 1])
-            met += not np.array_equal(tokens[one[0], : one[1] + 1], tokens[other[0], : other[1] + 1])
+                np.testing.assert_array_equal(future[first[0], first[1] + 1], future[other[0], other[1] + 1])
+            met += not np.array_equal(tokens[first[0], : first[1] + 1], tokens[other[0], : other[1] + 1])
     assert met or "othello" in title
 
 

@@ -1,4 +1,4 @@
-"""Word problems, held to permutations as dictionaries, read from the names of the elements."""
+"""Word problems, compared with permutations as dictionaries, read from the names of the elements."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Moved = dict[str, str]
 
 
 def read(name: str) -> tuple[Moved, int]:
-    """An element from its name: what its cycles take each thing to, and the steps of its dial."""
+    """Return an element from its name: the images under its cycles, and the steps of its dial."""
     cycles, _, steps = name.partition("+")
     if cycles.isdigit():
         cycles, steps = "", cycles
     moved = {thing: thing for thing in "12345"}
     for cycle in re.findall(r"\((\d+)\)", cycles):
-        for one, after in pairwise(cycle + cycle[0]):
-            moved[one] = after
+        for item, after in pairwise(cycle + cycle[0]):
+            moved[item] = after
     return moved, int(steps or 0)
 
 
@@ -43,9 +43,7 @@ def then(first: tuple[Moved, int], second: tuple[Moved, int], dial: int) -> tupl
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=5)
 @given(seed=st.integers(0, 2**32), length=st.integers(8, 14), generators=st.booleans(), last=st.sampled_from([0, -1]))
-def test_labels_and_states_are_the_products_so_far(
-    name: str, seed: int, length: int, generators: bool, last: int
-) -> None:
+def test_labels_and_states_are_running_products(name: str, seed: int, length: int, generators: bool, last: int) -> None:
     world = worlds.get(name, generators=generators)
     dial = 60 if name == "z60" else 5
     episodes = world.sample(3, length, seed, split=world.splits[last])
@@ -58,8 +56,8 @@ def test_labels_and_states_are_the_products_so_far(
             assert read(world.vocabulary[label]) == product
             if name != "z60":
                 places = episodes.states["permutation"][e, t]
-                said = {str(k + 1): world.state_values["permutation"][place] for k, place in enumerate(places)}
-                assert said.items() <= product[0].items()
+                text = {str(k + 1): world.state_values["permutation"][place] for k, place in enumerate(places)}
+                assert text.items() <= product[0].items()
             if name == "a4xz5":
                 assert episodes.states["dial"][e, t] == product[1]
     for state, values in world.replay(episodes.tokens).items():
@@ -68,7 +66,7 @@ def test_labels_and_states_are_the_products_so_far(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_a_group(name: str) -> None:
+def test_elements_form_a_group(name: str) -> None:
     world = worlds.get(name)
     size, every = SIZES[name], np.arange(SIZES[name])
     assert world.table.shape == (size, size)
@@ -104,7 +102,7 @@ def test_a5_is_the_even_half_of_s5_and_commutes_less_than_z60() -> None:
 
 
 @pytest.mark.parametrize("name", ["a5", "s5", "a4xz5", "z60"])
-def test_no_test_episode_starts_as_a_training_episode_does(name: str) -> None:
+def test_test_and_training_episodes_open_differently(name: str) -> None:
     world = worlds.get(name)
     train = np.concatenate([world.sample(20_000, 3 + seed, seed, states=False).tokens[:, :3] for seed in range(3)])
     test = np.concatenate([world.sample(5_000, 3 + seed, seed, split="test").tokens[:, :3] for seed in range(3)])
@@ -113,10 +111,10 @@ def test_no_test_episode_starts_as_a_training_episode_does(name: str) -> None:
     assert not set(map(tuple, train.tolist())) & set(map(tuple, test.tolist()))
     size = len(world.vocabulary)
     every = np.stack(np.meshgrid(*[np.arange(size)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    held = world.held_out(every)
-    assert held.mean() == 0.1
+    is_held_out = world.held_out(every)
+    assert is_held_out.mean() == 0.1
     # Whatever the split, each product of one, of two and of three elements is as likely as any other.
-    products = world.replay(every[held])["state"]
+    products = world.replay(every[is_held_out])["state"]
     for t in range(3):
         assert (np.bincount(products[:, t], minlength=size) == size**2 // 10).all()
     assert not world.held_out(every[:, :2]).any()
@@ -167,9 +165,9 @@ def test_tokens_and_labels_are_uniform(split: str) -> None:
     episodes = worlds.get("a5").sample(30_000, 6, seed=2, split=split, states=False)
     for values in (episodes.tokens, episodes.targets):
         for t in range(6):
-            seen = np.bincount(values[:, t], minlength=60)
+            counts = np.bincount(values[:, t], minlength=60)
             # The third element alone need not be quite uniform given the split.
-            assert np.abs(seen - 500).max() < 5 * np.sqrt(500) + (100 if t == 2 else 0)
+            assert np.abs(counts - 500).max() < 5 * np.sqrt(500) + (100 if t == 2 else 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -228,7 +226,7 @@ def test_the_same_seed_gives_the_same_bytes(name: str) -> None:
     ],
 )
 @pytest.mark.usefixtures("without_shape_checks")
-def test_arguments(call: Callable[[worlds.World], object], message: str) -> None:
+def test_bad_arguments_are_refused(call: Callable[[worlds.World], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(worlds.get("a5"))
 
@@ -242,7 +240,7 @@ def test_arguments(call: Callable[[worlds.World], object], message: str) -> None
         ([[0, 1, 2], [1, 2, 0]], r"element 1, then element 1, makes \[2, 0, 1\], which is not in elements; add it"),
     ],
 )
-def test_what_is_no_group(elements: list, message: str) -> None:
+def test_elements_that_form_no_group_are_refused(elements: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GroupWorld("mine", elements, [str(k) for k in range(len(elements))], [1])
 
@@ -258,7 +256,7 @@ def test_generators_are_elements_that_generate_the_group() -> None:
         worlds.get("a5", generators=3)
 
 
-def test_a_group_of_ones_own_with_hostile_names() -> None:
+def test_a_users_group_with_hostile_names() -> None:
     names = ["<script>", "$x$", "<b>bold"]
     world = GroupWorld("<i>w", [[0, 1, 2], [1, 2, 0], [2, 0, 1]], names, [1])
     assert world.splits == ("train",)
@@ -286,7 +284,7 @@ def test_every_group_has_its_pictures(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_two_elements_lie_on_one_place(name: str) -> None:
+def test_elements_are_drawn_at_different_places(name: str) -> None:
     world = worlds.get(name)
     where = element_places(world)
     gaps = np.linalg.norm(where[:, None] - where, axis=-1) + 9 * np.eye(len(where))

@@ -40,7 +40,7 @@ def test_samples_are_legal_and_reproducible(name: str, n: int, length: int, seed
 
 @settings(max_examples=40)
 @given(st.sampled_from(CLASSICAL), st.integers(0, 2**32))
-def test_hidden_states_move_as_the_tokens_say(name: str, seed: int) -> None:
+def test_hidden_states_fit_the_tokens(name: str, seed: int) -> None:
     world = worlds.get(name)
     episodes = world.sample(4, 10, seed)
     state = episodes.states["state"]
@@ -75,7 +75,7 @@ def test_a_seed_means_the_same_bytes_on_every_machine() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_sequences_come_as_often_as_they_should(name: str) -> None:
+def test_sequence_frequencies_fit_the_law(name: str) -> None:
     matrices, start, readout = reference.PROCESSES[name]
     t, length, n = matrices(), 4, 20_000
     tokens = worlds.get(name).sample(n, length, seed=11, states=False).tokens
@@ -89,22 +89,22 @@ def test_sequences_come_as_often_as_they_should(name: str) -> None:
         expected.append(n * (row @ readout))
     expected = np.array(expected)
     assert counts[expected < 1e-9].sum() == 0
-    # Rare words are counted together: the test's approximation wants five or so of each.
+    # Rare sequences are pooled: the test's approximation needs about five of each.
     rare = expected < 8
     observed = np.append(counts[~rare], counts[rare].sum())
-    wanted = np.append(expected[~rare], expected[rare].sum())
-    keep = wanted > 1e-9
-    assert chisquare(observed[keep], wanted[keep] * n / wanted[keep].sum()).pvalue > 1e-3
+    target_values = np.append(expected[~rare], expected[rare].sum())
+    keep = target_values > 1e-9
+    assert chisquare(observed[keep], target_values[keep] * n / target_values[keep].sum()).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("name", CLASSICAL)
-def test_hidden_states_are_where_the_belief_says(name: str) -> None:
+def test_hidden_state_frequencies_fit_the_belief(name: str) -> None:
     world = worlds.get(name)
     episodes = world.sample(10_000, 6, seed=5)
     for position in (0, 5):
         state = np.eye(world.n_states)[episodes.states["state"][:, position]]
         np.testing.assert_allclose(state.mean(0), world.stationary, atol=0.02)
-        # Of the times a state is held to be this probable, it is true that often: given the rest, nothing is left over.
+        # A state with this probability is the true one that often.
         belief = episodes.states["belief"][:, position]
         np.testing.assert_allclose((state - belief).T @ belief / len(state), 0, atol=0.02)
 
@@ -113,13 +113,13 @@ def test_hidden_states_are_where_the_belief_says(name: str) -> None:
 @pytest.mark.parametrize("name", ["mess3", "bloch_walk"])
 def test_long_sequences_stay_exact(name: str) -> None:
     world = worlds.get(name)
-    # Unlikely, but possible: in these two worlds any token may follow any other.
+    # Unlikely but possible sequences: in these two worlds any token may follow any other.
     tokens = np.random.default_rng(1).integers(world.n_tokens, size=(1, 100_000))
     beliefs = world.belief(tokens)
     np.testing.assert_allclose(beliefs @ world.readout, 1, atol=1e-12)
     probabilities = world.kernel.predict(beliefs[0])
     np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-12)
-    # An observer forgets how she started: one who begins late ends up with the same belief.
+    # The belief forgets its start: one that begins later converges to the same value.
     np.testing.assert_allclose(world.belief(tokens[:, -2000:])[0, -1], beliefs[0, -1], atol=1e-12)
 
 
@@ -129,7 +129,7 @@ def test_rare_tokens_do_not_underflow() -> None:
     np.testing.assert_allclose(belief.sum(-1), 1)
 
 
-def test_a_belief_to_start_from() -> None:
+def test_belief_takes_a_start() -> None:
     world = worlds.get("even")
     assert world.belief(np.array([[1]]), start=[1.0, 0.0]).tolist() == [[[0.0, 1.0]]]
     with pytest.raises(ValueError, match=r"start must be one belief, of shape \(2,\), got shape \(3, 2\)"):
@@ -154,13 +154,13 @@ def test_predictions_of_a_belief() -> None:
         ),
     ],
 )
-def test_generalised_matrices_that_are_no_process(transitions: list, message: str) -> None:
+def test_generalised_matrices_without_a_process_are_refused(transitions: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         worlds.HiddenMarkovWorld("broken", transitions, generalised=True)
 
 
 @pytest.mark.parametrize("name", CLASSICAL)
-def test_moves_are_drawn_as_by_inverting_all_pairs(name: str) -> None:
+def test_moves_equal_those_drawn_by_inverting_all_pairs(name: str) -> None:
     kernel = worlds.get(name).kernel
     rng = np.random.default_rng(5)
     state = rng.integers(len(kernel.start), size=20_000)

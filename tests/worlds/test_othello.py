@@ -1,4 +1,4 @@
-"""Othello, held to a second implementation of its rules: a dictionary of discs, one square at a time, no bitboards."""
+"""Othello, compared with a second implementation of its rules: a dictionary of discs instead of bitboards."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class SlowGame:
         return twin
 
     def captured(self, side: str, square: str) -> set[str]:
-        found: set[str] = set()
+        result: set[str] = set()
         if square in self.discs:
-            return found
+            return result
         for across, down in STEPS:
             line = list(walk(square, across, down))
             colours = [self.discs.get(name) for name in line]
             if side in colours:
                 between = colours[: colours.index(side)]
                 if between and set(between) == {other(side)}:
-                    found |= set(line[: len(between)])
-        return found
+                    result |= set(line[: len(between)])
+        return result
 
     def legal(self, side: str | None = None) -> list[str]:
         side = side or self.side
@@ -117,11 +117,11 @@ def check_against_slow_rules(tokens: np.ndarray, world: worlds.World = WORLD) ->
             board = truth["board"][episode, t]
             side = values["turn"][truth["turn"][episode, t]]
             assert side == game.side
-            said = {
+            text = {
                 f"{'abcdefgh'[k % 8]}{k // 8 + 1}": side if board[k] == values["board"].index("mine") else other(side)
                 for k in np.flatnonzero(board)
             }
-            assert said == game.discs
+            assert text == game.discs
             colours = list(game.discs.values())
             assert truth["score"][episode, t] == colours.count("black") - colours.count("white")
             may = legal[episode, t]
@@ -207,10 +207,10 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 
 
 def images(moves: str) -> list[str]:
-    """The game as it is and as it looks mirrored at either long diagonal, and turned by half."""
+    """Return the game, its mirror images at both long diagonals, and its half turn."""
     pairs = [("abcdefgh".index(name[0]), int(name[1]) - 1) for name in moves.split() if name != "end"]
-    seen = [lambda c, r: (c, r), lambda c, r: (r, c), lambda c, r: (7 - r, 7 - c), lambda c, r: (7 - c, 7 - r)]
-    return [" ".join(f"{'abcdefgh'[c]}{r + 1}" for c, r in (view(*pair) for pair in pairs)) for view in seen]
+    symmetries = [lambda c, r: (c, r), lambda c, r: (r, c), lambda c, r: (7 - r, 7 - c), lambda c, r: (7 - c, 7 - r)]
+    return [" ".join(f"{'abcdefgh'[c]}{r + 1}" for c, r in (view(*pair) for pair in pairs)) for view in symmetries]
 
 
 def test_no_test_game_is_ever_a_training_game() -> None:
@@ -230,7 +230,7 @@ def test_no_test_game_is_ever_a_training_game() -> None:
     assert not known & {f"{image} end" for row in test for image in images(WORLD.decode(row))}
 
 
-def test_the_law_is_uniform_over_legal_moves_and_is_what_happens() -> None:
+def test_the_law_is_uniform_over_legal_moves() -> None:
     tokens = WORLD.sample(6000, seed=11, states=False).tokens
     law = WORLD.next_token_probs(tokens[:50])
     np.testing.assert_allclose(law.sum(-1), 1)
@@ -267,7 +267,7 @@ def test_a_tenth_of_all_games_is_held_out() -> None:
         (f"{WIPED_OUT} end a1 end", 11, "'a1' at position 11 is not legal; legal there: end"),
     ],
 )
-def test_illegal_moves(moves: str, place: int, message: str) -> None:
+def test_illegal_moves_are_refused(moves: str, place: int, message: str) -> None:
     tokens = ids(moves)
     with pytest.raises(ValueError, match=message):
         WORLD.replay(tokens)
@@ -282,7 +282,7 @@ def test_illegal_moves(moves: str, place: int, message: str) -> None:
 
 @settings(max_examples=10)
 @given(st.lists(st.integers(0, END), min_size=1, max_size=12))
-def test_random_tokens_are_judged_as_the_slow_rules_do(row: list[int]) -> None:
+def test_random_tokens_are_judged_as_by_the_slow_rules(row: list[int]) -> None:
     game, expected = SlowGame(), []
     for token in row:
         name = WORLD.vocabulary[token]
@@ -308,12 +308,12 @@ def test_random_tokens_are_judged_as_the_slow_rules_do(row: list[int]) -> None:
     ],
 )
 @pytest.mark.usefixtures("without_shape_checks")
-def test_arguments(call: Callable[[], object], message: str) -> None:
+def test_bad_arguments_are_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_pictures_and_options_that_do_not_exist() -> None:
+def test_bad_pictures_and_options_are_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown kind of picture 'bord'\. Did you mean 'board'"):
         WORLD.draw("bord")
     with pytest.raises(UnknownNameError, match=r"unknown option of picture 'board': 'widht'.*'width'"):

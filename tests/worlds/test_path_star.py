@@ -21,7 +21,7 @@ def small(arms: int = 3, nodes_per_arm: int = 4, **other: Any) -> PathStar:
 
 
 def parse(world: PathStar, tokens: np.ndarray) -> tuple[list[tuple[str, str]], str, str, list[str]]:
-    """An episode read from its text, as a person would."""
+    """Read an episode from its text."""
     text = world.decode(tokens)
     assert text.endswith(" end")
     problem, path = text.removesuffix(" end").split("=")
@@ -38,7 +38,7 @@ def content(world: PathStar, tokens: np.ndarray) -> tuple[frozenset[tuple[str, s
 
 @settings(max_examples=20)
 @given(st.sampled_from(SHAPES), st.integers(0, 2**32), st.sampled_from(["train", "test"]))
-def test_every_episode_is_a_star_and_its_answer_the_way(shape: tuple[int, int], seed: int, split: str) -> None:
+def test_every_episode_is_a_star_with_the_right_path(shape: tuple[int, int], seed: int, split: str) -> None:
     world = small(*shape)
     episodes = world.sample(5, seed=seed, split=split)
     assert world.legal(episodes.tokens).all()
@@ -70,7 +70,7 @@ def test_the_number_of_tokens(shape: tuple[int, int], count: int) -> None:
 
 @settings(max_examples=10)
 @given(st.sampled_from(SHAPES), st.integers(0, 2**32))
-def test_states_are_those_of_a_slow_reader(shape: tuple[int, int], seed: int) -> None:
+def test_states_equal_those_of_a_slow_reader(shape: tuple[int, int], seed: int) -> None:
     world = small(*shape)
     episodes = world.sample(3, seed=seed)
     for name, values in world.replay(episodes.tokens).items():
@@ -79,33 +79,33 @@ def test_states_are_those_of_a_slow_reader(shape: tuple[int, int], seed: int) ->
         edges: list[tuple[int, int]] = []
         goal_arm = -1
         for place, token in enumerate(tokens):
-            said = {name: values[row, place].item() for name, values in episodes.states.items()}
-            assert said["node"] == (token if token < world.node_ids else -1)
+            text = {name: values[row, place].item() for name, values in episodes.states.items()}
+            assert text["node"] == (token if token < world.node_ids else -1)
             if place < world.prompt - 3:
                 if place % 3 == 1:
                     edges.append((tokens[place - 1], token))
-                # Edges as nodes, joined where one goes on where the other ends.
+                # Edges as nodes, joined if one starts where the other ends.
                 joins = nx.Graph([(a, b) for a in edges for b in edges if a[1] == b[0]])
                 joins.add_nodes_from(edges)
                 arms = sorted(min(map(edges.index, part)) for part in nx.connected_components(joins))
                 own = -1
                 if place % 3:
                     own = arms.index(min(map(edges.index, nx.node_connected_component(joins, edges[-1]))))
-                assert said["arm"] == own
+                assert text["arm"] == own
             if place == world.prompt - 2:
                 last = next(edge for edge in edges if edge[1] == token)
                 goal_arm = arms.index(min(map(edges.index, nx.node_connected_component(joins, last))))
-            assert said["goal_arm"] == goal_arm
+            assert text["goal_arm"] == goal_arm
             if place >= world.prompt - 3:
-                assert said["arm"] == goal_arm
+                assert text["arm"] == goal_arm
             on_answer = place - world.prompt
-            assert said["depth"] == (-1 if on_answer < 0 else min(on_answer, shape[1] - 1))
-            assert said["branch"] == (on_answer == 0)
+            assert text["depth"] == (-1 if on_answer < 0 else min(on_answer, shape[1] - 1))
+            assert text["branch"] == (on_answer == 0)
 
 
 @settings(max_examples=25)
 @given(st.sampled_from(SHAPES), st.integers(0, 2**32), st.data())
-def test_prefixes_hold_what_the_whole_holds(shape: tuple[int, int], seed: int, data: st.DataObject) -> None:
+def test_prefixes_have_the_states_of_the_whole(shape: tuple[int, int], seed: int, data: st.DataObject) -> None:
     world = small(*shape)
     episodes = world.sample(4, seed=seed)
     upto = data.draw(st.integers(1, world.length))
@@ -116,7 +116,7 @@ def test_prefixes_hold_what_the_whole_holds(shape: tuple[int, int], seed: int, d
     )
 
 
-def test_where_arms_part_the_next_token_is_the_choice() -> None:
+def test_the_branch_is_where_arms_part() -> None:
     world = small(5, 5)
     episodes = world.sample(20)
     branch = episodes.states["branch"]
@@ -131,7 +131,7 @@ def test_where_arms_part_the_next_token_is_the_choice() -> None:
 
 @pytest.mark.parametrize(("arms", "nodes_per_arm", "node_ids"), [(2, 2, 4), (2, 3, 5), (3, 2, 5)])
 def test_the_sets_are_disjoint_even_where_they_hold_everything(arms: int, nodes_per_arm: int, node_ids: int) -> None:
-    # Every problem there is, once: any repeat within a set or across the two would show.
+    # All problems that exist: any repeat within a set or across the two would show.
     size = arms * (nodes_per_arm - 1)
     everything = set()
     for nodes in permutations(map(str, range(node_ids)), size + 1):
@@ -240,7 +240,7 @@ def test_any_other_token_on_the_answer_is_refused(data: st.DataObject) -> None:
         world.replay(tokens)
 
 
-def test_a_list_that_is_no_star_ends_where_it_is_found_out() -> None:
+def test_a_list_that_is_no_star_is_illegal_from_the_first_sign() -> None:
     world = small(2, 3, node_ids=10)
     slash, bar = world.vocabulary.index("/"), world.vocabulary.index("|")
 
@@ -265,7 +265,7 @@ def test_a_list_that_is_no_star_ends_where_it_is_found_out() -> None:
 
 @settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(1, 30))
-def test_garbage_is_never_legal_for_long_and_never_breaks_anything(seed: int, positions: int) -> None:
+def test_garbage_is_soon_illegal_and_raises_nothing(seed: int, positions: int) -> None:
     world = small()
     tokens = np.random.default_rng(seed).integers(len(world.vocabulary), size=(4, positions))
     legal = world.legal(tokens)
@@ -275,7 +275,7 @@ def test_garbage_is_never_legal_for_long_and_never_breaks_anything(seed: int, po
             world.next_token_probs(tokens)
 
 
-def test_nothing_read_is_no_error() -> None:
+def test_no_tokens_are_no_error() -> None:
     world = small()
     assert world.legal_next(np.zeros((2, 0), int)).shape == (2, 0, len(world.vocabulary))
     assert world.replay(np.zeros((2, 0), int))["arm"].shape == (2, 0)
@@ -313,12 +313,12 @@ def test_the_spec_builds_the_same_world() -> None:
         ),
     ],
 )
-def test_parameters(params: dict[str, Any], message: str) -> None:
+def test_bad_parameters_are_refused(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         worlds.get("path_star", **params)
 
 
-def test_other_refusals() -> None:
+def test_bad_arguments_are_refused() -> None:
     world = small()
     with pytest.raises(UnknownNameError, match=r"'tset'.*Did you mean 'test'"):
         world.sample(1, split="tset")
@@ -338,12 +338,12 @@ def test_nodes_shrink_with_the_picture_and_never_overlap(width: int) -> None:
         parts = [part for rim in rims for part in np.split(rim, np.flatnonzero(np.isnan(rim[:, 0])))]
         nodes = [part[~np.isnan(part[:, 0])][1:] for part in parts if len(part) > 1]
         middles, diameter = np.array([node.mean(axis=0) for node in nodes]), np.ptp(nodes[0][:, 0])
-        apart = np.linalg.norm(middles[:, None] - middles, axis=2)[np.triu_indices(len(middles), 1)]
+        distances = np.linalg.norm(middles[:, None] - middles, axis=2)[np.triu_indices(len(middles), 1)]
         assert len(middles) == shape[0] * (shape[1] - 1) + 1
-        assert apart.min() > 1.2 * diameter
+        assert distances.min() > 1.2 * diameter
 
 
-def test_the_picture() -> None:
+def test_picture_shows_the_star() -> None:
     for shape in SHAPES:
         world = small(*shape)
         assert world.draw().layout.title.text.startswith("path_star: G(")

@@ -21,7 +21,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("name", "params"), [(name, {}) for name in NAMES] + OTHERS)
-def test_matrices_are_those_of_the_literature(name: str, params: dict[str, float]) -> None:
+def test_matrices_equal_those_of_the_literature(name: str, params: dict[str, float]) -> None:
     matrices, _, _ = reference.PROCESSES[name]
     np.testing.assert_allclose(worlds.get(name, **params).transitions, matrices(**params), atol=1e-15)
 

@@ -1,4 +1,4 @@
-"""N queens, held to a plain search over boards written as sets of (row, column)."""
+"""N queens, compared with a plain search over boards written as sets of (row, column)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def every_solution(size: int) -> tuple[Cells, ...]:
 
 
 def images(board: Cells, size: int) -> set[Cells]:
-    """The board turned by quarters, and each of these mirrored."""
+    """Return the board in its four rotations, and each of these mirrored."""
     result = set()
     for _ in range(4):
         board = frozenset((column, size - 1 - row) for row, column in board)
@@ -59,16 +59,16 @@ def tokens(world: Queens, *names: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("size", "count", "orbits"), [(4, 2, 1), (5, 10, 2), (6, 4, 1), (7, 40, 6), (8, 92, 12)])
-def test_the_solutions_are_those_of_a_search(size: int, count: int, orbits: int) -> None:
-    found = [cells(board, size) for board in boards.solutions(size)]
-    assert len(found) == count
-    assert set(found) == set(every_solution(size))
-    assert len({frozenset(images(board, size)) for board in found}) == orbits
+def test_the_solutions_equal_a_search(size: int, count: int, orbits: int) -> None:
+    result = [cells(board, size) for board in boards.solutions(size)]
+    assert len(result) == count
+    assert set(result) == set(every_solution(size))
+    assert len({frozenset(images(board, size)) for board in result}) == orbits
     assert len(set(boards.orbit(boards.solutions(size).astype(int), size).tolist())) == orbits
 
 
 @pytest.mark.parametrize("size", [4, 6])
-def test_every_board_is_there_once_with_each_completion(size: int) -> None:
+def test_every_board_occurs_once_with_each_completion(size: int) -> None:
     every = boards.every_board(size)
     expected = sorted(
         (sorted(kept), sorted(solution))
@@ -83,7 +83,7 @@ def test_every_board_is_there_once_with_each_completion(size: int) -> None:
 @pytest.mark.parametrize(
     "title", ["queens", "queens:unique=false", "queens:size=6,given=[1,3]", "queens:size=5,given=[0,2],unique=false"]
 )
-def test_states_are_what_a_search_finds(title: str) -> None:
+def test_states_equal_a_search(title: str) -> None:
     world = worlds.get(title)
     episodes = world.sample(12, seed=3)
     size, law = world.size, world.next_token_probs(episodes.tokens)
@@ -228,7 +228,7 @@ def test_a_board_without_completion_is_refused(names: str, reason: str) -> None:
         ({"hold_out": "orbits"}, "unknown hold_out 'orbits'"),
     ],
 )
-def test_parameters(params: dict[str, Any], message: str) -> None:
+def test_bad_parameters_are_refused(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         worlds.get("queens", **params)
 
@@ -242,7 +242,7 @@ def test_one_empty_board_has_no_test_split() -> None:
         world.sample(1, split="test")
 
 
-def test_what_is_known_is_known_of_whole_boards() -> None:
+def test_beliefs_and_laws_need_whole_boards() -> None:
     world = worlds.get("queens")
     part = world.sample(2).tokens[:, :10]
     for call in (world.replay, world.next_token_probs, world.completions, world.held_out, world.conflicts):
@@ -283,7 +283,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 @pytest.mark.parametrize(
     "params", [{}, {"size": 7, "unique": False}, {"given": 3}, {"given": (1, 7), "hold_out": "solutions"}]
 )
-def test_title_and_spec_lead_back(params: dict[str, Any]) -> None:
+def test_title_and_spec_build_the_same_world(params: dict[str, Any]) -> None:
     world = worlds.get("queens", **params)
     for again in (worlds.get(worlds.title(world)), worlds.from_spec(json.loads(json.dumps(world.spec)))):
         assert again.spec == world.spec

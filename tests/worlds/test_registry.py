@@ -38,7 +38,7 @@ def test_the_built_in_worlds_are_listed() -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_a_spec_leads_back_to_its_world(name: str) -> None:
+def test_the_spec_builds_the_same_world(name: str) -> None:
     world = worlds.get(name)
     again = worlds.from_spec(json.loads(json.dumps(world.spec)))
     assert (again.name, again.spec, again.vocabulary) == (world.name, world.spec, world.vocabulary)
@@ -65,7 +65,7 @@ def test_a_world_of_matrices_carries_them_in_its_spec(generalised: bool) -> None
         ("rrxor:p2=0.75", {"name": "rrxor", "p1": 0.5, "p2": 0.75}),
     ],
 )
-def test_a_world_in_words(text: str, spec: dict[str, object]) -> None:
+def test_worlds_are_parsed_from_words(text: str, spec: dict[str, object]) -> None:
     world = worlds.get(text)
     assert world.spec == spec
     assert worlds.title(world) == text
@@ -89,7 +89,7 @@ COIN = [[[0.45, 0.05], [0.09, 0.81]], [[0.45, 0.05], [0.01, 0.09]]]
         ("s5", {}),
     ],
 )
-def test_a_title_leads_back_to_its_world(name: str, params: dict[str, object]) -> None:
+def test_the_title_builds_the_same_world(name: str, params: dict[str, object]) -> None:
     world = worlds.get(name, **params)
     again = worlds.get(worlds.title(world))
     assert again.spec == world.spec
@@ -112,11 +112,11 @@ def test_tables_of_a_city_are_part_of_the_title(tmp_path: Path) -> None:
     assert again.spec == world.spec
 
 
-def test_a_world_of_ones_own_is_called_by_its_name() -> None:
+def test_a_users_world_is_titled_by_its_name() -> None:
     assert worlds.title(toss()) == "toss"
 
 
-def test_words_that_are_no_parameters() -> None:
+def test_words_that_are_not_parameters_are_refused() -> None:
     for text in ("z1r:", "z1r:p", "z1r:=3"):
         with pytest.raises(ValueError, match="parameters must be written as z1r:key=value,key=value"):
             worlds.get(text)
@@ -130,7 +130,7 @@ def test_a_spec_must_name_its_world() -> None:
 
 
 @pytest.mark.usefixtures("_own_registry")
-def test_a_world_from_outside_is_a_world_like_any_other() -> None:
+def test_a_registered_world_works_like_any_other() -> None:
     worlds.register("toss", toss)
     worlds.register("toss", toss)
     assert "toss" in worlds.names()

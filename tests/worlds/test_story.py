@@ -1,4 +1,4 @@
-"""Stories: true at every word, told by the law they claim."""
+"""Stories: every word is true, and words follow the stated law."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ seeds = st.integers(0, 2**32)
 
 
 class Reader:
-    """Reads a story word by word with patterns over the clause so far; fails where it is told something untrue."""
+    """Reads a story word by word with patterns over the clause so far; fails at a false statement."""
 
     def __init__(self, world: Story) -> None:
         self.world = world
@@ -149,7 +149,7 @@ def say(world: Story, text: str) -> np.ndarray:
 
 @settings(max_examples=8)
 @given(shapes, seeds, st.sampled_from(["train", "test"]))
-def test_every_word_is_true_to_another_reader(shape: tuple[int, int, int, int], seed: int, split: str) -> None:
+def test_every_word_agrees_with_a_second_reader(shape: tuple[int, int, int, int], seed: int, split: str) -> None:
     world = Story(*shape)
     episodes = world.sample(3, 150, seed, split=split)
     values = world.state_values
@@ -158,13 +158,13 @@ def test_every_word_is_true_to_another_reader(shape: tuple[int, int, int, int], 
         reader = Reader(world)
         for t, token in enumerate(tokens):
             reader.read(world.vocabulary[token])
-            told = {name: values[name][states[row, t]] for name, states in episodes.states.items()}
-            assert told == reader.state(), world.decode(tokens[: t + 1])
+            facts = {name: values[name][states[row, t]] for name, states in episodes.states.items()}
+            assert facts == reader.state(), world.decode(tokens[: t + 1])
 
 
 @settings(max_examples=4)
 @given(shapes, seeds, st.floats(0, 1))
-def test_what_is_sampled_is_what_is_replayed(shape: tuple[int, int, int, int], seed: int, questions: float) -> None:
+def test_sampled_states_equal_replayed_ones(shape: tuple[int, int, int, int], seed: int, questions: float) -> None:
     world = Story(*shape, questions=questions)
     episodes = world.sample(3, 70, seed)
     assert world.legal(episodes.tokens).all()
@@ -182,7 +182,7 @@ def test_what_is_sampled_is_what_is_replayed(shape: tuple[int, int, int, int], s
 
 @pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize("writer", ["world", "plain"])
-def test_tokens_come_as_often_as_the_law_says(writer: str) -> None:
+def test_token_frequencies_fit_the_law(writer: str) -> None:
     """The plain generator, written apart from the world, follows the same law."""
     world = Story()
     assert world.vocabulary == plain.VOCABULARY
@@ -196,21 +196,21 @@ def test_tokens_come_as_often_as_the_law_says(writer: str) -> None:
     often = np.flatnonzero(counts > 300)
     assert len(often) > 40
     for kind in often:
-        seen = np.bincount(after[which.ravel() == kind], minlength=len(world.vocabulary)) / counts[kind]
+        shares = np.bincount(after[which.ravel() == kind], minlength=len(world.vocabulary)) / counts[kind]
         spread = np.sqrt(kinds[kind] * (1 - kinds[kind]) / counts[kind])
-        assert (np.abs(seen - kinds[kind]) <= 5 * spread + 1e-9).all()
+        assert (np.abs(shares - kinds[kind]) <= 5 * spread + 1e-9).all()
 
 
 def test_the_law_of_a_sentence() -> None:
     world = Story(people=2, places=3, things=1)
-    said = "anna was in the kitchen , ben in the kitchen ."
-    law = dict(zip(world.vocabulary, world.next_token_probs(say(world, said))[0, -1], strict=True))
-    # No thing is known, so nobody asks who has it.
+    text = "anna was in the kitchen , ben in the kitchen ."
+    law = dict(zip(world.vocabulary, world.next_token_probs(say(world, text))[0, -1], strict=True))
+    # No thing has been mentioned, so no question asks who has one.
     shares = {"anna": 3 / 16, "ben": 3 / 16, "she": 3 / 16, "he": 3 / 16, "where": 1 / 12, "is": 1 / 12}
     whole = sum(shares.values())
     assert {word: p for word, p in law.items() if p} == pytest.approx({w: p / whole for w, p in shares.items()})
-    asked = world.next_token_probs(say(world, f"{said} is ben in the"))[0, -1]
-    assert [asked[world.vocabulary.index(place)] for place in world.places] == pytest.approx([1 / 2, 1 / 4, 1 / 4])
+    answers = world.next_token_probs(say(world, f"{text} is ben in the"))[0, -1]
+    assert [answers[world.vocabulary.index(place)] for place in world.places] == pytest.approx([1 / 2, 1 / 4, 1 / 4])
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -248,7 +248,7 @@ OPENING = "anna was in the kitchen , ben in the hall ."
         f"{OPENING} anna found the ball . who has it ? anna",
     ],
 )
-def test_what_cannot_happen_is_refused(said: str) -> None:
+def test_impossible_sentences_are_refused(said: str) -> None:
     world = Story(people=2, places=3, things=1)
     tokens = say(world, f"{said} in the")
     wrong = len(said.split())
@@ -264,7 +264,7 @@ def test_what_cannot_happen_is_refused(said: str) -> None:
 
 @settings(max_examples=6)
 @given(shapes, seeds)
-def test_a_wrong_word_anywhere_ends_what_is_legal(shape: tuple[int, int, int, int], seed: int) -> None:
+def test_nothing_is_legal_after_a_wrong_word(shape: tuple[int, int, int, int], seed: int) -> None:
     world = Story(*shape)
     rng = np.random.default_rng(seed)
     tokens = world.sample(12, 60, seed, states=False).tokens
@@ -283,7 +283,7 @@ def test_a_wrong_word_anywhere_ends_what_is_legal(shape: tuple[int, int, int, in
         world.replay(wrong)
 
 
-def test_a_spec_leads_back_to_its_world() -> None:
+def test_the_spec_builds_the_same_world() -> None:
     world = worlds.get("story", people=3, places=4, things=2, hands=1, questions=0.5)
     again = worlds.from_spec(json.loads(json.dumps(world.spec)))
     assert (again.spec, again.vocabulary, again.state_values) == (world.spec, world.vocabulary, world.state_values)
@@ -302,12 +302,12 @@ def test_a_spec_leads_back_to_its_world() -> None:
         ({"questions": float("nan")}, r"questions must be in \[0, 1\], got nan"),
     ],
 )
-def test_parameters(params: dict[str, Any], message: str) -> None:
+def test_bad_parameters_are_refused(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         worlds.get("story", **params)
 
 
-def test_arguments() -> None:
+def test_bad_arguments_are_refused() -> None:
     world = Story()
     with pytest.raises(ValueError, match="length is needed"):
         world.sample(3)
@@ -320,10 +320,10 @@ def test_arguments() -> None:
     assert world.sample(2, 7).tokens.shape == (2, 7)
 
 
-def test_a_story_reads_like_one() -> None:
+def test_a_story_is_readable_english() -> None:
     world = Story()
-    said = "anna was in the hall , ben in the hall , clara in the hall , david in the hall . where is it ? no"
-    assert world.decode(say(world, said)[0]) == (
+    text = "anna was in the hall , ben in the hall , clara in the hall , david in the hall . where is it ? no"
+    assert world.decode(say(world, text)[0]) == (
         "Anna was in the hall, Ben in the hall, Clara in the hall, David in the hall. Where is it? No"
     )
 
@@ -334,9 +334,9 @@ def test_the_map_shows_who_is_where() -> None:
     figure = world.draw("map", episode=episode, position=90)
     shown = [note.text for note in figure.layout.annotations]
     assert {f"<b>{place}</b>" for place in world.places} | {"Anna", "Ben", "Clara", "David"} <= set(shown)
-    told = [name for name in world.things if episode.states[f"where_{name}"][0, 89] < len(world.places)]
-    assert told
-    assert sorted(told) == sorted(set(shown) & set(world.things))
+    mentioned = [name for name in world.things if episode.states[f"where_{name}"][0, 89] < len(world.places)]
+    assert mentioned
+    assert sorted(mentioned) == sorted(set(shown) & set(world.things))
     for position in range(1, 121, 9):
         assert world.draw("map", episode=episode, position=position).layout.title.text.startswith("story after")
     bare = world.draw(width=900, height=500)
@@ -360,7 +360,7 @@ def test_the_ring_leaves_the_name_of_a_room_free_where_the_picture_is_low() -> N
     assert rings > 3
 
 
-def test_pictures_say_what_is_wrong() -> None:
+def test_bad_pictures_are_refused() -> None:
     world = Story()
     with pytest.raises(UnknownNameError, match=r"unknown kind of picture 'mapp'\. Did you mean 'map'\?"):
         world.draw("mapp")

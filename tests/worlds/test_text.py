@@ -1,4 +1,4 @@
-"""Text: windows of documents that are the documents, held apart by what they say, and kept safely."""
+"""Text: windows of documents, the split by content, and the cache."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def world(library: Path) -> Text:
 
 
 def pieces(world: Text, split: str) -> list[str]:
-    """The documents of a split, from its token ids."""
+    """Return the documents of a split, from its token ids."""
     ids = world.packed.parts[split]
     assert ids[-1] == world.boundary
     return world.decode(ids).split(BOUNDARY)[:-1]
 
 
-def test_every_document_is_there_once_and_on_one_side(world: Text) -> None:
+def test_every_document_is_in_one_split_once(world: Text) -> None:
     train, test = pieces(world, "train"), pieces(world, "test")
     assert sorted(train + test) == sorted(DOCUMENTS)
     assert 0 < len(test) < len(train)
@@ -72,7 +72,7 @@ def test_every_document_is_there_once_and_on_one_side(world: Text) -> None:
     assert world.packed.documents == {"train": len(train), "test": len(test)}
 
 
-def test_equal_documents_land_on_the_same_side(tmp_path: Path) -> None:
+def test_equal_documents_are_in_the_same_split(tmp_path: Path) -> None:
     path = tmp_path / "twice.txt"
     path.write_text(BOUNDARY.join(DOCUMENTS + DOCUMENTS[::-1]), encoding="utf-8")
     world = text(path, vocabulary_size=300)
@@ -114,15 +114,15 @@ def test_states_number_the_documents_of_a_window(world: Text) -> None:
         np.testing.assert_array_equal(values, episodes.states[name][:, :40])
 
 
-def test_tokens_read_as_the_tokenizer_reads_them(world: Text) -> None:
+def test_tokens_decode_as_by_the_tokenizer(world: Text) -> None:
     from tokenizers import Tokenizer
 
     bpe = Tokenizer.from_str(world.packed.tokenizer)
     for tokens in world.sample(20, 50, 3).tokens.tolist():
         assert world.decode(tokens) == bpe.decode(tokens, skip_special_tokens=False)
-    said = 'A naïve cat said: "日本 🙂!"\n' + BOUNDARY
-    assert world.decode(world.encode(said)) == said
-    assert world.encode(said)[-1] == world.boundary
+    words = 'A naïve cat said: "日本 🙂!"\n' + BOUNDARY
+    assert world.decode(world.encode(words)) == words
+    assert world.encode(words)[-1] == world.boundary
 
 
 def test_the_vocabulary_is_readable(world: Text) -> None:
@@ -137,11 +137,11 @@ def test_the_vocabulary_is_readable(world: Text) -> None:
         st.one_of(st.binary(max_size=4), st.text(max_size=4).map(lambda t: t.encode(errors="ignore"))), unique=True
     )
 )
-def test_no_two_tokens_are_named_alike(words: list[bytes]) -> None:
+def test_token_names_are_unique(words: list[bytes]) -> None:
     assert len({readable(word) for word in words}) == len(words)
 
 
-def test_a_spec_leads_back_to_its_world(library: Path, world: Text) -> None:
+def test_the_spec_builds_the_same_world(library: Path, world: Text) -> None:
     again = worlds.from_spec(json.loads(json.dumps(world.spec)))
     assert (again.spec, again.vocabulary) == (world.spec, world.vocabulary)
     assert again.sample(5, 20, 1).sha256 == world.sample(5, 20, 1).sha256
@@ -168,12 +168,12 @@ def test_other_text_under_the_same_name_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def _no_training(world: Text, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The world is in the cache; from here on the package tokenizers is gone."""
+    """Put the world into the cache, then hide the package tokenizers."""
     monkeypatch.setitem(sys.modules, "tokenizers", None)
 
 
 @pytest.mark.usefixtures("_no_training")
-def test_the_cache_serves_again(library: Path, world: Text) -> None:
+def test_a_cached_world_needs_no_tokenizers(library: Path, world: Text) -> None:
     again = text(library, vocabulary_size=400)
     assert again.sample(5, 20, 1).sha256 == world.sample(5, 20, 1).sha256
     with pytest.raises(ImportError, match=r'needs the package tokenizers: pip install "nextlat-viz\[text\]"'):
@@ -182,7 +182,7 @@ def test_the_cache_serves_again(library: Path, world: Text) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "altered", "missing", "not json"])
 @pytest.mark.parametrize("ending", [".json", ".tokenizer.json", ".train.npy", ".test.npy"])
-def test_a_damaged_cache_entry_is_made_again(library: Path, world: Text, damage: str, ending: str) -> None:
+def test_a_damaged_cache_entry_is_rebuilt(library: Path, world: Text, damage: str, ending: str) -> None:
     (described,) = (path for path in cache.folder().glob("*.json") if path.suffixes == [".json"])
     path = described.with_name(described.stem + ending)
     content = path.read_bytes()
@@ -195,7 +195,7 @@ def test_a_damaged_cache_entry_is_made_again(library: Path, world: Text, damage:
     assert path.read_bytes() == content
 
 
-def test_nothing_half_written_is_left(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_leaves_no_partial_files(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(self: Path, target: Path) -> None:
         raise OSError("disk full")
 
@@ -207,12 +207,12 @@ def test_nothing_half_written_is_left(library: Path, monkeypatch: pytest.MonkeyP
     assert len(list(cache.folder().iterdir())) == 4
 
 
-def test_blank_lines_and_limits(tmp_path: Path) -> None:
+def test_blank_lines_and_max_documents(tmp_path: Path) -> None:
     path = tmp_path / "paragraphs.txt"
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n\r\n".join(f"paragraph {k}\r\ngoes on" for k in range(60)).encode())
     world = text(path, vocabulary_size=280, separator="\n\n", documents=40, test_share=0.2)
-    found = pieces(world, "train") + pieces(world, "test")
-    assert sorted(found) == sorted(f"paragraph {k}\ngoes on" for k in range(40))
+    result = pieces(world, "train") + pieces(world, "test")
+    assert sorted(result) == sorted(f"paragraph {k}\ngoes on" for k in range(40))
     assert {"separator": "\n\n", "documents": 40, "test_share": 0.2}.items() <= world.spec.items()
     assert worlds.from_spec(world.spec).spec == world.spec
 
@@ -252,7 +252,7 @@ def write(content: bytes) -> Callable[[Path], Path]:
         (lambda folder: "no/such/folder/at.all", {}, "source='no/such/folder/at.all' does not exist"),
     ],
 )
-def test_sources_that_will_not_do(
+def test_bad_sources_are_refused(
     tmp_path: Path, source: Callable[[Path], Path | str], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -260,7 +260,7 @@ def test_sources_that_will_not_do(
     assert not cache.folder().exists()
 
 
-def test_arguments(world: Text) -> None:
+def test_bad_arguments_are_refused(world: Text) -> None:
     with pytest.raises(ValueError, match="world 'text' needs the parameter 'source'"):
         worlds.get("text")
     assert "text" not in worlds.names()
@@ -275,7 +275,7 @@ def test_arguments(world: Text) -> None:
 
 
 class Hub:
-    """Stands in for the two packages that fetch data sets, and for the network between."""
+    """Stands in for the two packages that fetch data sets, and for the network."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: list[dict[str, Any]] = [{"text": document, "id": k} for k, document in enumerate(DOCUMENTS)]
@@ -307,7 +307,7 @@ def test_a_data_set_by_name(hub: Hub) -> None:
         {"name": "someone/Stories", "subset": "small", "split": "train", "revision": "c0ffee", "streaming": True}
     ]
     assert {"source": "someone/Stories", "revision": "c0ffee", "subset": "small"}.items() <= world.spec.items()
-    # The revision found says what the text is: nothing is fetched again, and then not even asked for.
+    # The revision identifies the text: nothing is fetched again, nor even requested.
     assert text("someone/Stories", vocabulary_size=300, documents=80, subset="small").spec == world.spec
     hub.down = True
     assert worlds.from_spec(world.spec).sample(3, 9, 1).sha256 == world.sample(3, 9, 1).sha256
@@ -323,7 +323,7 @@ def test_a_data_set_that_changed_is_refused(hub: Hub) -> None:
         worlds.from_spec(spec)
 
 
-def test_what_a_data_set_lacks(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_data_sets_are_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"has no column 'story'; pass column=\.\.\. with one of 'text', 'id'"):
         text("someone/Stories", column="story")
     with pytest.raises(ValueError, match="column 'id' of data set 'someone/Stories' must hold text, got 0"):
@@ -365,7 +365,7 @@ def test_the_passage_is_the_text(world: Text) -> None:
     assert all(word in bare for word in words)
 
 
-def test_pictures_say_what_is_wrong(world: Text) -> None:
+def test_bad_pictures_are_refused(world: Text) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown kind of picture 'pasage'\. Did you mean 'passage'\?"):
         world.draw("pasage")
     with pytest.raises(UnknownNameError, match="unknown option of picture 'passage': 'heigth'"):
@@ -374,7 +374,7 @@ def test_pictures_say_what_is_wrong(world: Text) -> None:
         world.draw(episode=world.sample(1, 9), position=10)
 
 
-def test_the_plain_generator_slices_too() -> None:
+def test_the_plain_generator_gives_windows_too() -> None:
     rows = list(plain.episodes(5, 1))
     assert [len(row) for row in rows] == [256] * 5
     assert rows == list(plain.episodes(5, 1))
@@ -388,38 +388,38 @@ def test_a_checkpoint_reads_text_without_the_corpus(
     world = text(source, vocabulary_size=300)
     options = {"steps": 1, "layers": 1, "context": 16, "validation_episodes": 8, "logger": None, "progress": False}
     nlv.train(world, "nextlat", out=folder, **options)
-    # Another machine: no corpus, no cache, and a user who has not built this world.
+    # Another machine: without corpus, without cache, and with this world not built.
     source.unlink()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     monkeypatch.setattr(cache, "_tokenizers", {})
     monkeypatch.setattr(outside, "_asked", set())
-    there = nlv.load(folder)
+    loaded = nlv.load(folder)
     assert not (tmp_path / "elsewhere").exists()
-    assert (there.world.spec, there.world.vocabulary, there.world.splits) == (
+    assert (loaded.world.spec, loaded.world.vocabulary, loaded.world.splits) == (
         world.spec, world.vocabulary, ("train", "test")
     )  # fmt: skip
     prompt = "Story 3: the cat sat"
-    tokens = there.world.encode(prompt)
-    assert there.world.decode(tokens) == prompt
-    latents = nlv.extract(there, worlds.Episodes(tokens[None, :16]), progress=False)
+    tokens = loaded.world.encode(prompt)
+    assert loaded.world.decode(tokens) == prompt
+    latents = nlv.extract(loaded, worlds.Episodes(tokens[None, :16]), progress=False)
     assert nlv.latents.world_of(latents).vocabulary == world.vocabulary
-    assert nlv.decoding.generate(there, [prompt[:8]], 4).tokens.shape[0] == 1
-    assert nlv.analysis.read_string(there, prompt).tokens.tolist() == tokens.tolist()
+    assert nlv.decoding.generate(loaded, [prompt[:8]], 4).tokens.shape[0] == 1
+    assert nlv.analysis.read_string(loaded, prompt).tokens.tolist() == tokens.tolist()
     with pytest.raises(ValueError, match=r"only its tokenizer.* to nlv\.extract, and its table to nlv\.studio"):
-        nlv.studio(there)
+        nlv.studio(loaded)
     assert nlv.studio(latents).state.latents[0].n_obs == len(latents)
-    assert there.world.draw("passage", episode=worlds.Episodes(tokens[None])) is not None
-    assert "not here, only its tokenizer" in there.world._repr_html_()
+    assert loaded.world.draw("passage", episode=worlds.Episodes(tokens[None])) is not None
+    assert "not here, only its tokenizer" in loaded.world._repr_html_()
     missing = rf"only its tokenizer: source='{source}' with SHA-256 {world.spec['sha256']}.*from_spec.*text of your own"
     with pytest.raises(ValueError, match=missing):
-        there.world.sample(2, 8)
+        loaded.world.sample(2, 8)
     with pytest.raises(ValueError, match="only its tokenizer"):
-        there.world.draw("frequencies")
-    # Built once from the text, wherever that is, the world that was loaded before has it too.
+        loaded.world.draw("frequencies")
+    # Once the world is built from the text, a world loaded before can sample too.
     other = tmp_path / "other.txt"
     other.write_bytes(library.read_bytes())
-    worlds.from_spec(there.world.spec | {"source": str(other)})
-    assert there.world.sample(2, 8, 1).sha256 == world.sample(2, 8, 1).sha256
+    worlds.from_spec(loaded.world.spec | {"source": str(other)})
+    assert loaded.world.sample(2, 8, 1).sha256 == world.sample(2, 8, 1).sha256
 
 
 def test_the_tokenizer_of_a_checkpoint_is_sealed(

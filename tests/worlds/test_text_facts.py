@@ -24,7 +24,7 @@ class Pieces(World):
         raise NotImplementedError
 
     def decode(self, tokens: Any) -> str:
-        # As tokenizers of sentences do: the first space of a text is dropped.
+        # Drops the first space of a text, as tokenizers of sentences do.
         return "".join(self.vocabulary[token] for token in np.asarray(tokens)).removeprefix(" ")
 
 
@@ -40,7 +40,7 @@ def facts_of(*rows: list[str], states: dict[str, Any] | None = None, **options: 
 STORY = ["Tim", "my", " said", ",", ' "', "Hi", "!", '"', " He", " saw", " S", "ue", ".", ' "', "A", "\n", "B"]
 
 
-def test_what_is_true_after_each_token() -> None:
+def test_facts_after_each_token() -> None:
     facts = facts_of(STORY, STORY[:3], names=["Timmy", "Sue"])
     quotation = [0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0]
     assert facts["quotation_open"][0].tolist() == [bool(value) for value in quotation]
@@ -48,7 +48,7 @@ def test_what_is_true_after_each_token() -> None:
     np.testing.assert_array_equal(facts["to_sentence_end"][0], expected)
     assert facts["last_name"][0].tolist() == ["nobody"] + ["Timmy"] * 10 + ["Sue"] * 6
     assert facts["names_read"][0].tolist() == [0] + [1] * 10 + [2] * 6
-    # What is cut off is not known, and padding says nothing.
+    # Facts of a text that was cut off are unknown, and padding has none.
     assert np.isnan(facts["to_sentence_end"][1]).all()
     assert facts["last_name"][1].tolist() == ["nobody", "Timmy", "Timmy"] + ["nobody"] * 14
 
@@ -61,7 +61,7 @@ def test_only_the_distance_looks_ahead() -> None:
             assert before[name][0].tolist() == facts[name][0, :length].tolist()
 
 
-def test_a_document_begins_anew() -> None:
+def test_facts_start_again_with_each_document() -> None:
     row = [' "', "Hi", " Sue", "<|endoftext|>", "He", " ran", "."]
     packed = facts_of(row, states={"document": np.array([[0, 0, 0, 0, 1, 1, 1]])}, names=["Sue"])
     assert packed["quotation_open"][0].tolist() == [True] * 4 + [False] * 3
@@ -77,11 +77,11 @@ def test_a_document_begins_anew() -> None:
         ("“Go!” He went...", [0, 1, 0]),
     ],
 )
-def test_where_sentences_end(text: str, distances: list[int]) -> None:
+def test_distance_to_the_end_of_the_sentence(text: str, distances: list[int]) -> None:
     assert facts_of([f" {word}" for word in text.split(" ")])["to_sentence_end"][0].tolist() == distances
 
 
-def test_names_are_words_that_stay_capitalised() -> None:
+def test_names_are_words_that_are_always_capitalised() -> None:
     stories = [
         "One day Tim met Mom. They saw Sue. Suddenly, Tim and Sue ran.",
         "His mom was glad, and Sue too. One dog, Max, ran. Suddenly they sang with their mom.",
@@ -91,7 +91,7 @@ def test_names_are_words_that_stay_capitalised() -> None:
     assert facts["last_name"][:, 2].tolist() == ["Sue", "Sue"]
 
 
-def test_no_tokens() -> None:
+def test_an_empty_batch_has_facts() -> None:
     facts = facts_of(["a"], [])
     assert facts["quotation_open"].shape == (2, 1)
 
@@ -109,7 +109,7 @@ class Bytes(Pieces):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_tokens_end_where_their_prefixes_do(seed: int) -> None:
+def test_texts_of_tokens_equal_those_of_decoded_prefixes(seed: int) -> None:
     rng = np.random.default_rng(seed)
     text = " " + "".join(rng.choice(list("a éü“”猫🐭\n"), 60))
     # Some bytes are wrong, as a model may generate them.

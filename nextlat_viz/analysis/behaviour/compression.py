@@ -56,7 +56,7 @@ def compression_vafa(
     The sequence compression of Vafa et al. 2024, arXiv:2406.03689. For two different prefixes of equal length that end
     in one state, sample `suffixes` after the first, at temperature 1 without tokens of probability at most `eps`. The
     pair scores 1 if every suffix is accepted after the second prefix, which means that each token has a probability
-    above `eps` there, and 0 otherwise. Where no token is likelier than `eps` a suffix ends; the published code adds the
+    above `eps` there, and 0 otherwise. A suffix ends where no token is likelier than `eps`; the published code adds the
     likeliest token there, which no prefix accepts. ``compression_greedy`` is a different quantity.
 
     A model whose predictions ignore the history compresses everything: read it together with ``distinction``.
@@ -77,7 +77,7 @@ def compression_vafa(
     Raises
     ------
     ValueError
-        If too few pairs exist, the states that fix the future are unknown, or `eps` is no probability.
+        If too few pairs exist, the states that fix the future are unknown, or `eps` is not between 0 and 1.
 
     Examples
     --------
@@ -117,8 +117,8 @@ def compression_greedy(
 
     The sequence compression reported for NextLat (Teoh et al. 2025, arXiv:2511.05963), which differs from that of Vafa
     et al.: a model that knows both prefixes to be in one state, and what is legal there, may still prefer different
-    tokens. Where the law of the world has ties, such as rides whose turns are drawn uniformly, the smallest error of a
-    model decides between them, and one tie decided differently separates two continuations.
+    tokens. If the world's law has ties, as for rides whose turns are drawn uniformly, the smallest error of a model
+    decides between them, and one tie decided differently separates two continuations.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def distinction(
     Raises
     ------
     ValueError
-        If too few pairs exist, the states that fix the future are unknown, or `eps` is no probability.
+        If too few pairs exist, the states that fix the future are unknown, or `eps` is not between 0 and 1.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Prefixes of true episodes: pairs in one state or in two, and continuations, possible in the world or for a model."""
+"""Prefixes of true episodes: pairs that end in one state or in two, and continuations that world or model accept."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Choose = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """Chooses the next tokens, given the rows of the sequences, their tokens so far and the model's probabilities."""
 
 _CELLS_AT_ONCE = 1 << 24  # of an array rows x positions x vocabulary
-# Enough for pairs of many lengths in most worlds; more are drawn where they are not.
+# Enough for pairs of many lengths in most worlds; if not, more are drawn.
 _FEWEST_EPISODES, _MOST_EPISODES = 1 << 12, 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
 class PrefixPairs:
-    """Pairs of prefixes, the two of a pair different and of equal length.
+    """Pairs of different prefixes of equal length.
 
     Attributes
     ----------
@@ -54,11 +54,11 @@ class PrefixPairs:
 def state_of(
     world: World, tokens: Int[np.ndarray, "n t"], state: str | Sequence[str] | None = None
 ) -> Int[np.ndarray, "n t"]:
-    """Number the states after each token of legal sequences: equal numbers mean that the same can follow.
+    """Number the states after each token of legal sequences: equal numbers mean equal states.
 
-    A state is what fixes the future, as ``world.future`` knows it: in the taxi world node, destination and the moves
-    left; in a hidden Markov world the exact belief. For worlds that do not know it, `state` names the states of
-    ``world.replay`` that together fix the future.
+    A state is what fixes the future. ``world.future`` gives it: in the taxi world node, destination and moves left; in
+    a hidden Markov world the exact belief. For worlds without it, `state` names the states of ``world.replay`` that
+    together fix the future.
     """
     if state is None:
         future = world.future(tokens)

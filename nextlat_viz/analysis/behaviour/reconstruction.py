@@ -85,9 +85,9 @@ def map_from_rides(
 ) -> MapReconstruction:
     """Draw the map that rides imply, one ride after the other.
 
-    After Vafa et al. 2024, arXiv:2406.03689. A ride follows true and invented streets as far as they go. Where no
-    street leaves in the direction of a turn, one is invented. It leads to the intersection within `reach` from which
-    the rest of the ride can be followed furthest (the nearest of equals); at the last turn, to the destination. At most
+    After Vafa et al. 2024, arXiv:2406.03689. A ride follows true and invented streets. If no street leaves in the
+    direction of a turn, one is invented. It leads to the intersection within `reach` from which the rest of the ride
+    can be followed furthest (the nearest of equals); at the last turn, to the destination. At most
     `max_degree` used streets leave an intersection. A ride is not placed if it would need more, if it ends elsewhere
     than at its destination, or if no turn can be followed after an invented street; the streets it has taken or
     invented so far remain. The invented streets depend on the order of the rides.
@@ -251,9 +251,9 @@ def spoil(
     """Return the rides with `errors` of them changed at one turn each, to another direction."""
     spoilt, first, directions = tokens.copy(), len(world.streets.nodes), world.streets.turns.shape[1]
     rides = rng.permutation(len(tokens))[:errors]
-    at = rng.integers(PROMPT, length[rides] - 1)
+    turn = rng.integers(PROMPT, length[rides] - 1)
     other = rng.integers(1, directions, size=len(rides))
-    spoilt[rides, at] = first + (spoilt[rides, at] - first + other) % directions
+    spoilt[rides, turn] = first + (spoilt[rides, turn] - first + other) % directions
     return spoilt
 
 
@@ -295,44 +295,44 @@ class Placement:
 
     def place(self, origin: int, destination: int, turns: Sequence[int]) -> bool:
         """Draw one ride; return whether it could be drawn to its destination."""
-        at, left = origin, list(turns)
+        node, left = origin, list(turns)
         while True:
             new: dict[Street, int] = {}
-            steps, at = self._follow(at, left, new)
+            steps, node = self._follow(node, left, new)
             for street, to in new.items():
                 self._take(street, to)
             left = left[steps:]
             if not left:
-                return at == destination
-            if self._degree[at] >= self._max_degree:
+                return node == destination
+            if self._degree[node] >= self._max_degree:
                 return False
-            street = (at, left.pop(0))
+            street = (node, left.pop(0))
             onward = self._continue(street, destination, left) if left else destination
-            if onward is None or onward not in self._near[at]:
+            if onward is None or onward not in self._near[node]:
                 return False
             self._invented.append((*street, onward))
             self._take(street, onward)
-            at = onward
+            node = onward
 
     def _take(self, street: Street, to: int) -> None:
         self._taken[street] = to
         self._degree[street[0]] += 1
 
-    def _follow(self, at: int, turns: Sequence[int], new: dict[Street, int]) -> tuple[int, int]:
+    def _follow(self, node: int, turns: Sequence[int], new: dict[Street, int]) -> tuple[int, int]:
         """Return how many turns can be followed from a place, and where they lead.
 
         True streets taken for the first time are added to `new`; streets that it holds already are followed too.
         """
         for step, turn in enumerate(turns):
-            street = (at, turn)
+            street = (node, turn)
             to = self._taken.get(street, new.get(street))
             if to is None:
                 to = self._true.get(street)
-                if to is None or not self._has_room(at, new):
-                    return step, at
+                if to is None or not self._has_room(node, new):
+                    return step, node
                 new[street] = to
-            at = to
-        return len(turns), at
+            node = to
+        return len(turns), node
 
     def _has_room(self, node: int, new: dict[Street, int]) -> bool:
         """Tell whether one more street may leave an intersection."""
@@ -343,11 +343,11 @@ class Placement:
         best, furthest = None, 0
         for to in self._near[street[0]]:
             new = {street: to}
-            steps, at = self._follow(to, left, new)
+            steps, node = self._follow(to, left, new)
             if steps == len(left):
                 # A ride that is followed to its end but ends elsewhere cannot be placed by a later street.
-                if at == destination:
+                if node == destination:
                     return int(to)
-            elif steps > furthest and self._has_room(at, new):
+            elif steps > furthest and self._has_room(node, new):
                 best, furthest = int(to), steps
         return best

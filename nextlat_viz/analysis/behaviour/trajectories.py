@@ -1,4 +1,4 @@
-"""Trajectories: whether predictions are legal and generated episodes reach their goal, also after detours."""
+"""Trajectories: whether predictions are legal, and generated episodes reach their goal, even after detours."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KINDS = ("random", "second", "adversarial")
     better="higher",
     references={"true world": 1.0},
     note="Share of positions on true, held-out prefixes where the likeliest next token is legal. Positions of one "
-    "episode are no independent trials: the error is a lower bound. Vafa et al. 2024.",
+    "episode are not independent trials: the error is a lower bound. Vafa et al. 2024.",
     fits=lambda checkpoint: checkpoint.world.predicts_next_token,
 )
 def next_token_test(
@@ -175,7 +175,7 @@ def detour_robustness(
     ``"adversarial"``
         the one that it finds least likely.
 
-    Without such a turn the choice of the model stands. Whether a step is a detour is drawn once for each prompt and
+    Without such a turn the model's choice is kept. Whether a step is a detour is drawn once for each prompt and
     step: all models, kinds and `p` share the draws, and a larger `p` only adds detours. A detour is always a turn that
     can be taken, so a model that often gets lost arrives more often with detours: compare each value with that at `p`
     0.
@@ -197,7 +197,7 @@ def detour_robustness(
     Raises
     ------
     ValueError
-        If the world has no streets, or a value of `p` is no probability.
+        If the world has no streets, or a value of `p` is not between 0 and 1.
     UnknownNameError
         If a kind does not exist.
 

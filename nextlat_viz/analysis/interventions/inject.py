@@ -64,9 +64,9 @@ class Injection:
     rollout_before, rollout_after : (s, V) arrays or None
         Next-token distributions after each of these tokens, by rolling psi out; None for a model without psi.
     exact_rollout : (s, V) array or None
-        Those of the world; NaN from the first token on that has probability 0 at the target.
+        Those of the world; NaN from the first token with probability 0 at the target onwards.
     metric : str
-        The norm that is smallest.
+        The norm that the edit minimises.
     label, episode, position
         The model, and the place of the state.
     """
@@ -172,11 +172,11 @@ def inject(
     target : (k,) numbers, or str
         Target reading, one number per name of the probe; for a probe of classes, the name of a class.
     steps : int
-        Roll psi out over this many of the next tokens of the episode, as far as there are any.
+        Roll psi out over this many of the next tokens of the episode, or over all where fewer follow.
     tokens : sequence of int, optional
         Roll psi out over these token ids instead.
     metric : {"covariance", "euclidean"}
-        The norm that is smallest. A Euclidean edit is much shorter, but moves the probe alone: it goes along
+        The norm that the edit minimises. A Euclidean edit is much shorter, but moves the probe alone: it goes along
         directions in which latents hardly differ, which the probe may use and the model does not.
     seed : int
         Of the random edits, and of the rows that distances are estimated from.
@@ -213,7 +213,7 @@ def inject(
 
 
 class Injector:
-    """Injections into one table of latents by one probe: what does not depend on the row is checked and computed once.
+    """Injections into one table of latents by one probe. Checks and computes once what does not depend on the row.
 
     Parameters and errors are those of `inject`, which makes a single injection.
     """
@@ -231,8 +231,8 @@ class Injector:
         require_model(latents, probe.weights_sha256, "probe")
         if probe.site != HIDDEN:
             raise LatentsError(
-                f"this probe reads site {probe.site!r}, and only an edit of the last site, 'hidden', is read by the "
-                "head as it is: fit the probe with site='hidden'"
+                f"this probe reads site {probe.site!r}, but only an edit of 'hidden', the last site, goes straight "
+                "into the output head: fit the probe with site='hidden'"
             )
         require_head(self._objective, latents, 0)
         self._latents, self._probe, self._metric = latents, probe, metric
@@ -248,8 +248,8 @@ class Injector:
             self._root = vectors * np.sqrt(np.maximum(values, 0))
         noise = rng.normal(size=(CONTROLS, X.shape[1])) @ self._root.T
         self._directions = noise / np.linalg.norm(noise, axis=1, keepdims=True)
-        self._apart = float(np.linalg.norm(sample - sample[rng.permutation(len(sample))], axis=1).mean())
-        if self._apart == 0:
+        self._mean_distance = float(np.linalg.norm(sample - sample[rng.permutation(len(sample))], axis=1).mean())
+        if self._mean_distance == 0:
             raise LatentsError("all latents are equal, so the size of an edit cannot be compared with their distance")
 
     def inject(
@@ -259,23 +259,23 @@ class Injector:
         if steps < 0 or (steps and tokens is not None):
             raise ValueError(f"steps={steps}: give how many of the episode's tokens to read, or tokens, not both")
         latents, objective, probe = self._latents, self._objective, self._probe
-        at = require_row(latents, row)
-        before = np.asarray(latents.X[at], dtype=np.float64)
-        to = _to_class if isinstance(target, str) else _to
-        goal, edit = to(probe, before, target, self._root)  # type: ignore[arg-type]
+        row = require_row(latents, row)
+        before = np.asarray(latents.X[row], dtype=np.float64)
+        edit_to = _edit_to_class if isinstance(target, str) else _edit_to_numbers
+        goal, edit = edit_to(probe, before, target, self._root)  # type: ignore[arg-type]
         size = float(np.linalg.norm(edit))
         after = before + edit
         probs = read_head(objective, np.concatenate([[before, after], before + size * self._directions]))
         names = token_names(latents, probs.shape[1])
-        read = token_ids(latents, next_rows(latents, at, steps)) if tokens is None else _ids(tokens, len(names))
+        read = token_ids(latents, next_rows(latents, row, steps)) if tokens is None else _ids(tokens, len(names))
         psi = objective if isinstance(objective, NextLat) and read.size else None
-        exact = exact_after(latents, at, probe.target, probe.names, goal, read)
+        exact = exact_after(latents, row, probe.target, probe.names, goal, read)
         return Injection(
             hidden_before=before,
             hidden_after=after,
             edit=edit,
             size=size,
-            relative_size=size / self._apart,
+            relative_size=size / self._mean_distance,
             target=goal,
             read_before=probe.read(before[None])[0],
             read_after=probe.read(after[None])[0],
@@ -292,8 +292,8 @@ class Injector:
             exact_rollout=None if exact is None or psi is None else exact[1:],
             metric=self._metric,
             label=self._label,
-            episode=int(latents.obs["episode"].iloc[at]),
-            position=int(latents.obs["position"].iloc[at]),
+            episode=int(latents.obs["episode"].iloc[row]),
+            position=int(latents.obs["position"].iloc[row]),
         )
 
 
@@ -327,7 +327,7 @@ def belief_target(world: World, state: str | ArrayLike) -> Float[np.ndarray, " s
     return belief
 
 
-def _to(
+def _edit_to_numbers(
     probe: ProbeResult | JointProbe, before: Float[np.ndarray, " D"], target: ArrayLike, root: Float[np.ndarray, "D D"]
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " D"]]:
     """Return the target as an array, and the smallest edit after which the probe reads it."""
@@ -352,7 +352,7 @@ def _to(
     return goal, edit
 
 
-def _to_class(
+def _edit_to_class(
     probe: ProbeResult | JointProbe, before: Float[np.ndarray, " D"], target: str, root: Float[np.ndarray, "D D"]
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " D"]]:
     """Return the class as a one-hot array, and the smallest edit after which the probe is sure of it."""
@@ -361,7 +361,7 @@ def _to_class(
     one_of(f"class of {probe.target!r}", target, probe.names)
     chosen = probe.names.index(target)
     logits = probe.coef @ before + probe.intercept
-    # The logit of the target exceeds each other by enough for that class to keep at most its part of the rest.
+    # The target's logit must exceed each other one by h, so that the other class keeps at most its part of the rest.
     size = len(probe.names) // probe.columns
     others = np.delete(np.arange(size), chosen % size) + chosen // size * size
     G = (probe.coef[chosen] - probe.coef[others]) @ root

@@ -18,7 +18,7 @@ from nextlat_viz.worlds.taxi.world import Taxi
 Point: TypeAlias = Sequence[SupportsFloat] | np.ndarray
 
 _MOST_STATES, _MOST_LINES, _MOST_PLACES = 12, 3000, 300
-# A point closer than this share of the map to a crossing means the crossing, where exact predictions are known.
+# A point this close to a crossing, as a share of the map, means the crossing: exact predictions are known only there.
 _NEAR = 0.015
 _ROUNDING = 1e-9
 _INFEASIBLE = 1e-10
@@ -90,12 +90,12 @@ class JointProbe:
 
     @property
     def coef(self) -> Float[np.ndarray, "k dim"]:
-        """``X @ coef.T + intercept`` is what they read, in raw units of the latents."""
+        """``X @ coef.T + intercept`` is their reading, in raw units of the latents."""
         return np.concatenate([probe.coef for probe in self.probes])
 
     @property
     def intercept(self) -> Float[np.ndarray, " k"]:
-        """What they read from latents of zero."""
+        """Their reading from latents of zero."""
         return np.concatenate([probe.intercept for probe in self.probes])
 
     def predict(self, latents: AnnData) -> Float[np.ndarray, "rows k"]:
@@ -109,7 +109,7 @@ class JointProbe:
 
 @dataclass(frozen=True, eq=False)
 class InjectionPlane:
-    """The points of readings in a plane, ``reading @ matrix + offset``, and the readings of points.
+    """A map from readings to points of a plane, ``reading @ matrix + offset``, and back.
 
     `injection_plane` makes one.
 
@@ -147,8 +147,8 @@ class InjectionPlane:
     def reading(self, point: Point, now: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
         """Return the reading at a point, or at the nearest point that has one.
 
-        Where several beliefs have that point, it is the one nearest to `now`, the present reading. In a city a point
-        near a crossing means the crossing.
+        Of several beliefs at that point, it is the one nearest to `now`, the present reading. In a city a point near a
+        crossing means the crossing.
         """
         return self._back(np.asarray(point, dtype=np.float64), now)
 
@@ -194,8 +194,8 @@ def nearest_belief(
 ) -> Float[np.ndarray, " k"]:
     """Return the distribution over corners whose mean is a point, or the nearest point of their polygon.
 
-    Each corner must be one of their convex hull. Where several distributions have that mean, it is the nearest to `now`
-    by least squares, see `least_distance`. As a reading of a probe, `now` may leave the simplex.
+    Each corner must be a corner of their convex hull. If several distributions have that mean, the result is the
+    nearest to `now` by least squares, see `least_distance`. As a reading of a probe, `now` may leave the simplex.
     """
     from scipy.optimize import nnls
 
@@ -209,7 +209,7 @@ def nearest_belief(
         _, sizes, axes = np.linalg.svd(conditions)
         free = axes[int((sizes > _ROUNDING * sizes[0]).sum()) :].T
         z = least_distance(free, -nearest)
-        # On an edge there is only one distribution, which rounding errors may hide.
+        # On an edge only `feasible` has that mean, and rounding errors may leave no z.
         nearest = feasible if z is None else nearest + free @ z
     belief: Float[np.ndarray, " k"] = np.maximum(nearest, 0.0)
     return belief / belief.sum()
@@ -269,9 +269,9 @@ def _street_plane(world: Taxi) -> InjectionPlane:
     credit = f" {streets.attribution}." if streets.attribution else ""
 
     def back(point: np.ndarray, now: np.ndarray) -> np.ndarray:
-        apart = np.hypot(*(crossings - point).T)
-        nearest: np.ndarray = crossings[int(apart.argmin())]
-        return nearest if apart.min() <= _NEAR * np.ptp(crossings, axis=0).max() else point
+        distance = np.hypot(*(crossings - point).T)
+        nearest: np.ndarray = crossings[int(distance.argmin())]
+        return nearest if distance.min() <= _NEAR * np.ptp(crossings, axis=0).max() else point
 
     return InjectionPlane(
         targets=("x", "y"),

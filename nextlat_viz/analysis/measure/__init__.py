@@ -1,7 +1,7 @@
-"""Measures of models: the result, the decorator that makes one, and `evaluate`, which takes all that fit.
+"""Measures of models: the result, the decorator, and `evaluate`.
 
-``Measure`` is the result of every measure. ``@measure`` turns a function of models into one. ``evaluate`` takes every
-registered measure that fits of every checkpoint. The public names are listed in ``__init__.pyi``.
+``Measure`` is the result of every measure. ``@measure`` turns a function of models into a measure. ``evaluate`` runs
+every registered measure that fits a checkpoint. The public names are listed in ``__init__.pyi``.
 """
 
 import lazy_loader

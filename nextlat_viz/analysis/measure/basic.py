@@ -19,7 +19,7 @@ from nextlat_viz.worlds import Episodes
 from nextlat_viz.worlds.othello.world import Othello
 
 _RESAMPLES = 200
-# From this size on, tokens are read through the unembedding, and of this many states, so that it takes minutes.
+# Vocabularies from this size on are read through the unembedding, from at most this many states, to take only minutes.
 _LARGE_VOCABULARY, _MOST_ROWS = 1000, 128_000
 AHEAD = (1, 2, 3, 4, 6, 8, 12, 20)
 BASIC = ("loss", "training_cost", "belief", "board", "tokens_ahead")
@@ -41,7 +41,7 @@ def loss(models: Models[ModelPredictor]) -> Rows:
     Returns
     -------
     Measure
-        By quantity: ``"loss"``, ``"floor"``, ``"excess"`` and ``"unigram"``, as far as the card has them.
+        By quantity: those of ``"loss"``, ``"floor"``, ``"excess"`` and ``"unigram"`` that the card has.
 
     Examples
     --------
@@ -168,9 +168,9 @@ def board_read(models: Models[ModelPredictor], games: int = 200, sites: str | Se
         the untrained model and of the boards of other games; ``prior``, always the most frequent value of a square.
     """
     for model in models:
-        read = latents.heldout(model.checkpoint, games)
+        episodes = latents.heldout(model.checkpoint, games)
         trained, untrained = (
-            latents.extract(checkpoint, read, positions=range(3, read.tokens.shape[1], 3), progress=False)
+            latents.extract(checkpoint, episodes, positions=range(3, episodes.tokens.shape[1], 3), progress=False)
             for checkpoint in (model.checkpoint, model.checkpoint.untrained())
         )
         mine = trained.obsm["board"]
@@ -186,7 +186,7 @@ def board_read(models: Models[ModelPredictor], games: int = 200, sites: str | Se
 
 
 def _held_out(checkpoint: TrainedModel, through: bool) -> int:
-    """Return the number of held-out episodes to read, by default or through the unembedding."""
+    """Return the default number of held-out episodes, for reading directly or through the unembedding."""
     length = checkpoint.reads if checkpoint.world.length is None else checkpoint.world.length
     return min(1000, max(1, _MOST_ROWS // (length or 1))) if through else 1000
 
@@ -208,13 +208,13 @@ def tokens_ahead(
     offsets : ints
         Steps ahead; offsets longer than the episodes are left out.
     episodes : int or Episodes, optional
-        How many held-out episodes the probes are fitted to and scored on; each has different tokens. By default 1,000,
-        or as many as have 128,000 tokens where they are read through the unembedding. A language model without a corpus
-        is given them, such as ``model.tokens(texts, 128)``.
+        How many held-out episodes the probes are fitted to and scored on; each has different tokens. By default 1,000;
+        through the unembedding, as many as have 128,000 tokens. A language model without a corpus needs them here, such
+        as ``model.tokens(texts, 128)``.
     through : {"auto", "unembedding", "nothing"}
-        ``"unembedding"`` fits a linear map to states that the model's own output head reads, D x D weights for any
-        number of tokens; so do the controls. ``"nothing"`` fits D weights for each of the 499 most frequent tokens, and
-        D for all others together. The default is the unembedding for vocabularies of 1,000 tokens or more.
+        ``"unembedding"`` fits a linear map to states that the model's own output head reads: D x D weights for any
+        number of tokens. The controls do the same. ``"nothing"`` fits D weights for each of the 499 most frequent
+        tokens, and D for all others together. The default is the unembedding for vocabularies of 1,000 tokens or more.
     progress : bool
         Show a progress bar.
 
@@ -235,15 +235,14 @@ def tokens_ahead(
     head = (
         checkpoint.network.backbone.head.weight if through == "unembedding" or (through == "auto" and large) else None
     )
-    if isinstance(episodes, Episodes):
-        read = episodes
-    else:
-        read = latents.heldout(checkpoint, _held_out(checkpoint, head is not None) if episodes is None else episodes)
-    longest = int(read.length.max())
+    if not isinstance(episodes, Episodes):
+        count = _held_out(checkpoint, head is not None) if episodes is None else episodes
+        episodes = latents.heldout(checkpoint, count)
+    longest = int(episodes.length.max())
     # A prompt is given, not predicted: start at the state before the first scored token.
-    first = max(1, int(read.loss_mask.any(axis=0).argmax()))
+    first = max(1, int(episodes.loss_mask.any(axis=0).argmax()))
     trained, untrained = (
-        latents.extract(model, read, ["hidden"], progress=False) for model in (checkpoint, checkpoint.untrained())
+        latents.extract(model, episodes, ["hidden"], progress=False) for model in (checkpoint, checkpoint.untrained())
     )
     ahead = [offset for offset in offsets if offset < longest - first]
     positions = range(first, longest)

@@ -1,4 +1,4 @@
-"""What next-latent prediction changes, by world: each claim with every seed, its controls and a verdict."""
+"""Claims about next-latent prediction, by world: each with every seed, its controls and a verdict."""
 
 from __future__ import annotations
 
@@ -167,14 +167,14 @@ def claims(table: Any = None) -> pd.DataFrame:
         ``nextlat``, tuples with the value of every seed; ``controls``, a dict of mean values by name; ``paper``, the
         published result; ``compute``, the operations of NextLat's training relative to those of next-token's, NaN where
         they were not measured; ``p``, of a one-sided Mann-Whitney test that NextLat is better; and ``verdict``. A claim
-        holds if p is at most 0.05 and does not hold if that of the reverse is; otherwise it is undecided. Two seeds a
-        side cannot decide, and a claim is undecided where NextLat's mean is no better than a control. A claim of no
-        difference holds if the means differ by less than 0.02.
+        holds if p is at most 0.05, does not hold if p of the reverse is at most 0.05, and is undecided otherwise. Two
+        seeds a side cannot decide, and a claim is undecided where NextLat's mean is no better than a control. A claim
+        of no difference holds if the means differ by less than 0.02.
 
     Raises
     ------
     TypeError
-        If it is no table.
+        If `table` is not one.
     UnknownNameError
         If a column is missing.
 

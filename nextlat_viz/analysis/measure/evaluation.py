@@ -1,4 +1,4 @@
-"""Evaluation: take every measure that fits of checkpoints."""
+"""Evaluation: measure checkpoints by every measure that fits them."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ _SHIPPED = (
 def _registered() -> dict[str, Registered]:
     """Return all measures, the package's own in a fixed order, then those of the user."""
     for name in _SHIPPED:
-        getattr(analysis, name)  # imports the module of the measure, which registers it
+        getattr(analysis, name)  # imports the measure's module, which registers it
     return {name: MEASURES[name] for name in (*BASIC, *_SHIPPED)} | MEASURES
 
 
 def battery(checkpoint: TrainedModel | None = None) -> list[str]:
-    """Return the names of all measures, or of those that can be taken of a checkpoint.
+    """Return the names of all measures, or of those that fit a checkpoint.
 
     Examples
     --------
@@ -74,8 +74,8 @@ class Evaluation:
         all measures (empty where a measure has no such setting), ``value, unit, error, trials``, and
         ``weights_sha256``.
     left_out : str
-        A sentence on the measures that were not taken because the state and the rules of a world are not known; empty
-        where they are.
+        A sentence that names the measures left out because the state and the rules of a world are not known; empty if
+        none was.
     """
 
     measures: Mapping[tuple[str, str], Measure]
@@ -115,7 +115,7 @@ def evaluate(
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Evaluation:
-    """Take every measure that fits of every checkpoint.
+    """Measure checkpoints by every measure that fits them.
 
     Parameters
     ----------
@@ -136,9 +136,9 @@ def evaluate(
     CheckpointError
         A checkpoint that cannot be read.
     TypeError
-        Something that is no checkpoint.
+        Something that is not a checkpoint.
     ValueError
-        No checkpoint, or a measure that can be taken of none of them.
+        No checkpoint, or a measure that fits none of them.
 
     Examples
     --------
@@ -154,7 +154,7 @@ def evaluate(
             raise unknown("measure", name, registered)
         if not any(registered[name].fits(checkpoint) for checkpoint in loaded):
             worlds = ", ".join(dict.fromkeys(checkpoint.world.name for checkpoint in loaded))
-            raise ValueError(f"measures: {name!r} can be taken of none of these checkpoints (worlds: {worlds})")
+            raise ValueError(f"measures: {name!r} fits none of these checkpoints (worlds: {worlds})")
     models = display.distinct(model.name for model in loaded)
     labelled = list(zip(loaded, world_labels(loaded), models, strict=True))
     jobs = [
@@ -172,7 +172,7 @@ def evaluate(
         for name, checkpoint, world, model in bar:
             bar.set_postfix_str(f"{name} of {model}", refresh=False)
             part = _part(name, registered[name], checkpoint, folder)
-            # A row may be of the true world or a control, which keeps its name.
+            # Rows of the true world or of a control keep their names.
             shown = part.table["model"].replace(checkpoint.name, model)
             own = part.table["model"] == checkpoint.name
             objective = part.table["objective"].mask(own, _objective_label(checkpoint))
@@ -183,7 +183,7 @@ def evaluate(
 
 
 def _left_out(loaded: Sequence[TrainedModel], registered: Mapping[str, Registered]) -> str:
-    """Name the measures that cannot be taken of models whose world has no known state and rules."""
+    """Name the measures that fit no model of a world without known state and rules."""
     unruled = [checkpoint for checkpoint in loaded if not checkpoint.world.rules_known]
     missing = [
         name
@@ -200,17 +200,17 @@ def _left_out(loaded: Sequence[TrainedModel], registered: Mapping[str, Registere
 def _loaded(checkpoints: Any) -> list[TrainedModel]:
     if checkpoints is None:
         return _readable(shipped_folders())
-    alone = isinstance(checkpoints, (TrainedModel, str, os.PathLike)) or not isinstance(checkpoints, Iterable)
-    given = [checkpoints] if alone else list(checkpoints)
-    if not given:
+    single = isinstance(checkpoints, (TrainedModel, str, os.PathLike)) or not isinstance(checkpoints, Iterable)
+    items = [checkpoints] if single else list(checkpoints)
+    if not items:
         raise ValueError("checkpoints is empty: give at least one, such as 'rrxor/nextlat'")
-    for item in given:
+    for item in items:
         if not isinstance(item, (TrainedModel, str, os.PathLike)):
             raise TypeError(
                 f"checkpoints must hold checkpoints, names or folders, got {type(item).__name__}: "
                 "measures read a model, such as nlv.load('rrxor/nextlat')"
             )
-    return [item if isinstance(item, TrainedModel) else load(item) for item in given]
+    return [item if isinstance(item, TrainedModel) else load(item) for item in items]
 
 
 def world_labels(loaded: Sequence[TrainedModel]) -> list[str]:
@@ -222,9 +222,9 @@ def world_labels(loaded: Sequence[TrainedModel]) -> list[str]:
 
 
 def _objective_label(checkpoint: TrainedModel) -> str:
-    """Name the objective of a checkpoint, and its horizon, sharing and heads of keys where the preset has others.
+    """Name the objective of a checkpoint, with its horizon, sharing and key heads where they differ from the preset's.
 
-    So runs that differ in these are not taken for seeds of one model.
+    Otherwise runs that differ in these would pass as seeds of one model.
     """
     card = checkpoint.card
     if not isinstance(card, Card):
@@ -241,20 +241,20 @@ def _objective_label(checkpoint: TrainedModel) -> str:
 
 
 def _readable(folders: Iterable[Path]) -> list[TrainedModel]:
-    """Load the checkpoints of folders, leaving out those that cannot be read, or whose corpus is not here."""
+    """Load the checkpoints of folders, except those that cannot be read or whose corpus is missing."""
     loaded = []
     left_out: dict[str, list[Path]] = {}
     for folder in folders:
         try:
             checkpoint = load(folder)
             if checkpoint.world.tokenizer:
-                # The corpus of a world of text may not be here.
+                # Raises if the corpus of a world of text is missing.
                 heldout(checkpoint, 1)
             loaded.append(checkpoint)
         except (CheckpointError, ValueError) as error:
             left_out.setdefault(str(error), []).append(folder)
-    for reason, those in left_out.items():
-        warnings.warn(f"left out {', '.join(map(str, those))}: {reason}", stacklevel=4)
+    for reason, skipped in left_out.items():
+        warnings.warn(f"left out {', '.join(map(str, skipped))}: {reason}", stacklevel=4)
     if not loaded:
         raise ValueError("there is no shipped checkpoint that can be read: give checkpoints=")
     return loaded
@@ -271,11 +271,11 @@ def _stacked(frames: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _part(name: str, entry: Registered, checkpoint: TrainedModel, folder: Path | None) -> Measure:
-    """Take a measure of a checkpoint, or read the result kept in a folder."""
+    """Measure a checkpoint, or read the result kept in a folder."""
     if folder is None or not entry.take.__module__.startswith("nextlat_viz."):
-        # The version says nothing of a measure that the user wrote and may have changed.
+        # A user's own measure may change without a new version of the package, so its results are not kept.
         return entry.take(checkpoint, progress=False)
-    # What the result depends on: a part of another version, of other weights or of another world is not read.
+    # A kept result is read only if it has the same version, weights and world.
     question = {
         "measure": name,
         "version": metadata.version("nextlat-viz"),

@@ -38,7 +38,7 @@ The generator may return a dict of fields of `Measure` that depend on the option
 
 @dataclass(frozen=True)
 class Registered:
-    """A measure that `evaluate` can take, and whether it can be taken of a checkpoint."""
+    """A measure for `evaluate`, and the test whether it fits a checkpoint."""
 
     take: Callable[..., Measure]
     fits: Callable[[TrainedModel], bool]
@@ -49,7 +49,7 @@ MEASURES: dict[str, Registered] = {}
 
 
 class Models(Generic[P]):
-    """The models that a measure is taken of, all of one world. Iterating over them shows progress.
+    """The models to measure, all of one world. Iterating over them shows progress.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Models(Generic[P]):
     all : list of Predictor
     world : World
     context : int or None
-        Most tokens that every model can read, of those that it read in training; None where there is no limit.
+        Most tokens that every model can read without going past its training length; None where there is no limit.
     """
 
     def __init__(self, measure: str, models: Any, of: type[Any] = Predictor, progress: bool = False) -> None:
@@ -77,8 +77,7 @@ class Models(Generic[P]):
 
     def track(self, jobs: Sequence[T], unit: str = "model") -> Iterable[T]:
         """Show progress over parts of the work, such as pairs of a model and a setting."""
-        bar: Iterable[T] = tqdm(jobs, desc=self.measure, unit=unit, disable=not self._progress)
-        return bar
+        return tqdm(jobs, desc=self.measure, unit=unit, disable=not self._progress)
 
     def world_of(self, kind: type[W], example: str) -> W:
         """Return the world; a ValueError if it is not of a kind."""
@@ -96,7 +95,7 @@ class Models(Generic[P]):
         for model in self.all:
             if not np.isfinite(model.next_token_probs(opening)).all():
                 raise ValueError(
-                    f"{model.name} predicts NaN or infinity: was it trained too fast? Measure another checkpoint"
+                    f"{model.name} predicts NaN or infinity: was its learning rate too high? Measure another checkpoint"
                 )
 
 
@@ -140,11 +139,11 @@ def measure(
     name, by, unit, better, references, solved, note
         As in `Measure`.
     of : type
-        ``ModelPredictor`` where the measure reads hidden states. By default any predictor can be measured, also the
+        ``ModelPredictor`` where the measure reads hidden states. By default any predictor can be measured, even the
         true world, and one that predicts NaN is refused.
     fits : callable, optional
-        Tells of a checkpoint whether `evaluate` can take the measure of it. By default of every one. A measure of
-        predictions alone is not taken of a corpus, where every token counts as legal.
+        Tells `evaluate` whether the measure fits a checkpoint; by default it fits all. A measure of predictions alone
+        never fits a model of a corpus, where every token counts as legal.
     key : str, optional
         Name in `evaluate`, by default that of the function.
 
@@ -183,9 +182,9 @@ def measure(
 
         signature = inspect.signature(function)
         first, *others = signature.parameters.values()
-        shown = inspect.Parameter("progress", inspect.Parameter.KEYWORD_ONLY, default=True, annotation="bool")
+        bar = inspect.Parameter("progress", inspect.Parameter.KEYWORD_ONLY, default=True, annotation="bool")
         take.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[first.replace(annotation="Any"), *others, shown], return_annotation="Measure"
+            parameters=[first.replace(annotation="Any"), *others, bar], return_annotation="Measure"
         )
         take.__doc__ = _documented(function.__doc__, of, [*signature.parameters, "progress"])
 
@@ -217,7 +216,8 @@ _OPTIONS = {
     "n": "int\n    Held-out episodes, or puzzles of a recursive model.",
     "length": "int, optional\n    Tokens of an episode in a world without a fixed length; by default as many as the "
     "models can predict.",
-    "state": "str or several, optional\n    Names of the states that fix the future, in a world where it is not known.",
+    "state": "str or several, optional\n    Names of the states that together fix the future, in a world that does not "
+    "say.",
     "temperature": "float\n    0 is greedy, 1 samples from the model's own distribution.",
     "seed": "int\n    Seed of episodes, prompts and sampling.",
     "progress": "bool\n    Show a progress bar.",
@@ -225,7 +225,7 @@ _OPTIONS = {
 
 
 def _documented(text: str | None, of: type[Any], parameters: Iterable[str]) -> str | None:
-    """Add the arguments that measures share to a docstring, where it does not describe them itself."""
+    """Add the shared arguments of measures to a docstring that does not describe them itself."""
     if text is None:
         return None
     text = inspect.cleandoc(text)

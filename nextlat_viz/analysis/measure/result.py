@@ -21,7 +21,7 @@ SCORE = ("value", "error", "trials")
 QUANTITY = "quantity"
 """Name of the setting of a measure that has several quantities."""
 CONFIDENCE = 0.95
-# Columns with the score of a control, in the unit of ``value``.
+# Columns of controls' scores, in the unit of ``value``.
 CONTROLS = ("untrained", "shuffled", "prior")
 
 
@@ -196,8 +196,7 @@ class Measure:
 
     def plot(self, **options: Any) -> Figure:
         """Draw every run and the mean of each objective. Options as for ``figures.measure_figure``."""
-        figure: Figure = display.drawer("measure", "nextlat_viz.figures.measures")(self, **options)
-        return figure
+        return display.drawer("measure", "nextlat_viz.figures.measures")(self, **options)
 
     def __add__(self, other: Measure) -> Measure:
         """Join two tables of the same measure."""
@@ -280,8 +279,8 @@ def clustered(sums: Float[np.ndarray, " n"], counts: Float[np.ndarray, " n"]) ->
     """
     if not np.isfinite(sums).all():
         raise ValueError(
-            f"{int((~np.isfinite(sums)).sum())} of {len(sums)} episodes give NaN or infinity: was the model trained "
-            "too fast? Measure an earlier snapshot, or another run"
+            f"{int((~np.isfinite(sums)).sum())} of {len(sums)} episodes give NaN or infinity: was the learning rate "
+            "too high? Measure an earlier snapshot, or another run"
         )
     # An episode whose states never move has a count of 0, and its errors count all the same.
     used = (counts > 0) | (sums != 0)

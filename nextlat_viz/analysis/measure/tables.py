@@ -84,8 +84,7 @@ def table_bytes(table: pd.DataFrame, name: str) -> bytes:
         return table.to_csv(index=False, float_format="%.6g").encode()
     # A setting may be a number in one measure and a word in another.
     settings = table.select_dtypes(object).columns
-    content: bytes = table.astype(dict.fromkeys(settings, "string")).to_parquet(index=False)
-    return content
+    return table.astype(dict.fromkeys(settings, "string")).to_parquet(index=False)
 
 
 def write_evaluation(

@@ -29,7 +29,7 @@ from nextlat_viz.training.checkpoint import torch_defaults
 
 # Weights of one fit. L-BFGS remembers twenty times as many numbers.
 MOST_WEIGHTS = 8_000_000
-# Logits that exist at once: of a batch while fitting through a head, so that they stay in the cache, and while scoring.
+# Logits held at once: of a batch while fitting through a head, few enough for the processor's cache; and while scoring.
 BATCH_LOGITS, MOST_LOGITS = 1 << 21, 1 << 24
 MOST_PASSES = 200
 Scores = dict[str, float | int]
@@ -37,10 +37,10 @@ Scores = dict[str, float | int]
 
 @dataclass(frozen=True, eq=False)
 class Ahead:
-    """Rows to read, fitted and held out, and for each offset the row so many steps ahead of each row.
+    """Rows to fit and to hold out, and for each offset the row that many steps ahead of each row.
 
-    `row` is in the same episode and `shuffled` in its partner of the shuffled control, -1 where there is none; `groups`
-    are the token sequences of the rows.
+    `row` is the row ahead in the same episode, and `shuffled` that in the partner episode of the shuffled control; -1
+    where there is none. `groups` are the token sequences of the rows.
     """
 
     offsets: Sequence[int]
@@ -52,15 +52,15 @@ class Ahead:
     seed: int
 
     def rows(self, truth: Classes | Numbers) -> Int[np.ndarray, "offsets rows"]:
-        """Return the rows ahead for the shuffled control: rows are shuffled where the position fixes the target."""
-        known = (self.row >= 0) & (self.shuffled >= 0)
-        if not truth.fixed(self.row[known], self.shuffled[known]):
+        """Return the rows ahead for the shuffled control; where the position fixes the target, rows are shuffled."""
+        both = (self.row >= 0) & (self.shuffled >= 0)
+        if not truth.fixed(self.row[both], self.shuffled[both]):
             return self.shuffled
         rng, mixed = np.random.default_rng(self.seed), self.row.copy()
         for rows in mixed:
             for side in (self.train, self.test):
-                some = side[rows[side] >= 0]
-                rows[some] = rng.permutation(rows[some])
+                known = side[rows[side] >= 0]
+                rows[known] = rng.permutation(rows[known])
         return mixed
 
     def target(self, latents: AnnData, name: str, most_classes: int = MOST_CLASSES) -> Classes | Numbers:
@@ -156,13 +156,13 @@ def _classes(
         weights = torch.from_numpy(np.pad(head, ((0, k - len(head)), (0, 0))).astype(np.float32)).to(device)
     scores: list[Scores] = []
     for start in range(0, len(rows), width):
-        some = codes[start : start + width]
-        goal = np.concatenate(list(some[:, ahead.train].transpose(0, 2, 1))).T
-        given = torch.from_numpy(goal.copy()).to(device)
+        group = codes[start : start + width]
+        goal = np.concatenate(list(group[:, ahead.train].transpose(0, 2, 1))).T
+        targets = torch.from_numpy(goal.copy()).to(device)
         # Through a head a few passes over all rows reach the tolerance, and each takes long.
         passes = MOST_PASSES if head is None else MOST_PASSES // 10
-        fits = fit_softmax(fit, given, k, tol=tol, max_iter=passes, seed=ahead.seed, head=weights)
-        for i, code in enumerate(some):
+        fits = fit_softmax(fit, targets, k, tol=tol, max_iter=passes, seed=ahead.seed, head=weights)
+        for i, code in enumerate(group):
             columns = slice(i * len(truth.columns), (i + 1) * len(truth.columns))
             read = _read(fits, columns, held_out, code[ahead.test])
             score = _score_classes(*read, code[ahead.test], code[ahead.train], ahead.groups[ahead.test], k)
@@ -192,12 +192,12 @@ def _score_classes(
     groups: Int[np.ndarray, " test"],
     k: int,
 ) -> Scores:
-    """Score the probes of one offset, one for each of m columns of classes; -1 is no row at this offset."""
+    """Score the probes of one offset, one for each of m columns of classes; -1 marks rows without a row ahead."""
     use = np.flatnonzero(true[:, 0] >= 0)
     p, wrong, true, fitted, groups = p[use], wrong[use], true[use], fitted[fitted[:, 0] >= 0], groups[use]
     n, column = len(fitted), np.arange(true.shape[1])
     counts = np.stack([np.bincount(codes, minlength=k) for codes in fitted.T])
-    # Mixed with the uniform distribution at the weight of one more row, so that no class has probability 0.
+    # Mixed with the uniform distribution, which weighs as much as one row, so that no class has probability 0.
     losses, prior = -np.log((n * p + 1 / k) / (n + 1)), -np.log((counts + 1 / k) / (n + 1))
     return {
         "value": float(losses.mean()),
@@ -216,7 +216,7 @@ def _numbers(X: np.ndarray, truth: Numbers, name: str, ahead: Ahead, rows: np.nd
     values = np.where((rows >= 0)[..., None], truth.values[rows], np.nan)
     targets = values[:, ahead.train].transpose(1, 0, 2)
     if truth.gaps:
-        # Columns have different rows then, so each is a problem.
+        # Columns are known on different rows then, so each is a problem.
         targets = targets.reshape(len(ahead.train), -1, 1)
     fits = fit_ridges(
         torch.from_numpy(X[ahead.train]).to(device),

@@ -104,20 +104,17 @@ class TorchLogisticProbe(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes, (n, k), in the order of ``classes_``."""
-        probabilities: np.ndarray = softmax(self._logits(X), axis=1)
-        return probabilities
+        return softmax(self._logits(X), axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each row, (n,)."""
-        chosen = self._logits(X).argmax(1)
-        classes: np.ndarray = self.classes_[chosen]
-        return classes
+        codes = self._logits(X).argmax(1)  # raises if not fitted
+        return self.classes_[codes]
 
     def _logits(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        logits: np.ndarray = X.astype(np.float64) @ self.coef_.T.astype(np.float64) + self.intercept_
-        return logits
+        return X.astype(np.float64) @ self.coef_.T.astype(np.float64) + self.intercept_
 
 
 class TorchRidgeProbe(RegressorMixin, BaseEstimator):
@@ -173,8 +170,7 @@ class TorchRidgeProbe(RegressorMixin, BaseEstimator):
         """Numbers read from rows X: (n,), or (n, m)."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        values: np.ndarray = X @ self.coef_.T + self.intercept_
-        return values
+        return X @ self.coef_.T + self.intercept_
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

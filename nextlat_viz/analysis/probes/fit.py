@@ -1,7 +1,7 @@
-"""Fits of linear probes to numbers by ridge regression, and the columns that all probes read.
+"""Ridge regression for linear probes of numbers, and the scaling of columns for all probes.
 
-`fit_ridges` is the one ridge fit of the package and `softmax.fit_softmax` the one logistic regression; a single probe
-is a problem alone.
+`fit_ridges` is the package's only ridge fit, `softmax.fit_softmax` its only logistic regression. Both fit many probes
+at once.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def fit_ridge(
 ) -> Linear:
     """Fit one ridge regression, as `fit_ridges` does, with folds of whole groups.
 
-    Columns with NaN have different rows, so each of them is then a problem with its own penalty, and the penalty
-    returned is their median.
+    If Y holds NaN, its columns are known on different rows. Each column is then a problem with its own penalty, and the
+    penalty returned is their median.
     """
     targets = torch.from_numpy(Y[:, :, None] if np.isnan(Y).any() else Y[:, None])
     with few_threads(X.size):
@@ -122,7 +122,7 @@ def ridge_path(XX: Float64[Tensor, "dim dim"], XY: Float64[Tensor, "dim m"], alp
 
 def _from_moments(moments: Tensor, dim: int, scale: Tensor, alphas: tuple[float, ...]) -> list[tuple[Tensor, Tensor]]:
     """Slopes (dim, m) and intercepts in raw units, for each alpha, from the moments of ``[X, 1, Y]``."""
-    # A target without a row, in a fold or at all, is read as 0.
+    # A target without rows, in a fold or at all, is predicted as 0.
     count = moments[dim, dim].clamp(min=1)
     x, y = moments[dim, :dim] / count, moments[dim, dim + 1 :] / count
     XX = (moments[:dim, :dim] - count * torch.outer(x, x)) / torch.outer(scale, scale)

@@ -31,7 +31,7 @@ from nextlat_viz.latents.table import column, meta
 
 MIN_UNSEEN = 30
 _SLOW_CLASSES = 100
-# Exact functions of the tokens read: a reader of the whole prefix could have them all.
+# Exact functions of the tokens read: a model that reads them could know all of these.
 _KNOWN_FROM_TOKENS = ("belief", "next_token_probs", "next_token_probs_exact", "token", "position")
 
 
@@ -135,7 +135,7 @@ def probe(
 
     prefix = prefixes(latents)
     new = ~np.isin(prefix[test], prefix[train])
-    # New prefixes are mostly late. The ceiling there is 1 for numbers, as everywhere; for classes it is another.
+    # Numbers only: the ceiling of classes differs on new prefixes, which are mostly late.
     unseen = truth.score(mistakes[new], test[new]) if truth.metric == "R2" and new.sum() >= MIN_UNSEEN else None
 
     about = meta(latents)
@@ -220,8 +220,7 @@ def probe_positions(latents: AnnData, result: ProbeResult) -> pd.DataFrame:
     require_model(latents, result.weights_sha256, "probe")
     if meta(latents)["episodes_sha256"] != result.episodes_sha256 or result.test_rows.max() >= latents.n_obs:
         raise LatentsError("probe_positions needs the very latents the probe was fitted on, with all their rows")
-    truth = target_of(latents, result.target, result.train_rows, result.test_rows, result.most_classes)
-    mistakes = _mistakes(latents, result, result.test_rows)
+    truth, mistakes = _mistakes(latents, result, result.test_rows)
     position = column(latents, "position")[result.test_rows]
     scores = []
     for at in np.unique(position):
@@ -239,15 +238,15 @@ def probe_mistakes(latents: AnnData, result: ProbeResult) -> Float[np.ndarray, "
     latents : AnnData
         The latents `result` was fitted on.
     """
-    return _mistakes(latents, result, np.arange(latents.n_obs)).mean(axis=1)
+    return _mistakes(latents, result, np.arange(latents.n_obs))[1].mean(axis=1)
 
 
 def _mistakes(
     latents: AnnData, result: ProbeResult, rows: Int[np.ndarray, " rows"]
-) -> Float[np.ndarray, "rows columns"]:
+) -> tuple[Numbers | Classes, Float[np.ndarray, "rows columns"]]:
     truth = target_of(latents, result.target, result.train_rows, result.test_rows, result.most_classes)
     fitted = Linear(result.coef, result.intercept, result.penalty)
-    return truth.mistakes(fitted, features(latents, result.site), rows)
+    return truth, truth.mistakes(fitted, features(latents, result.site), rows)
 
 
 def _shuffle(
@@ -259,8 +258,8 @@ def _shuffle(
 ) -> tuple[Int[np.ndarray, " moved"], Int[np.ndarray, " moved"], Shuffled]:
     """Pair each row with the row whose target it gets in the shuffled control.
 
-    That is the row of another episode at the same position, so that what the position says stays. Where the position
-    fixes the target, this would change nothing, and rows are shuffled without regard to position.
+    It is the row at the same position of another episode, so the control keeps what the position says of the target.
+    Where the position fixes the target, this would change nothing, and rows are shuffled without regard to position.
     """
     moved, source = swap_episodes(latents, train, test, seed)
     if not truth.fixed(moved, source):
@@ -270,9 +269,9 @@ def _shuffle(
 
 
 def _ceiling(latents: AnnData, target: str, rows: Int[np.ndarray, " rows"]) -> float | None:
-    """Return the best score that can be reached on some rows, None where it is not known.
+    """Return the best possible score on some rows: 1 for functions of the tokens read; None where it is not known.
 
-    It is 1 for functions of the tokens read, and for a hidden state the accuracy of the exact belief.
+    For the state of a hidden Markov world it is the accuracy of the exact belief.
     """
     if target in _KNOWN_FROM_TOKENS:
         return 1.0

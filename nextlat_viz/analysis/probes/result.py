@@ -37,7 +37,7 @@ class ProbeResult:
         95 % bootstrap interval over held-out episodes, for this fit.
     shuffled : float
         Control: the same fit and score after whole episodes have swapped their targets, position by position. A score
-        above zero is what the position alone says. Where the position fixes the target, rows are shuffled instead.
+        above zero comes from the position alone. If the position fixes the target, rows are shuffled instead.
     shuffled_by : str
         ``"episodes"`` or ``"rows"``: how the targets of that control were shuffled.
     untrained : float or None
@@ -243,8 +243,8 @@ def read_out(latents: AnnData, probe: ProbeResult, row: SupportsIndex) -> ReadOu
     >>> reading.position, reading.probe.names, bool(np.abs(reading.read - reading.truth).max() < 0.15)
     (6, ('A', 'B', 'C'), True)
     """
-    at = require_row(latents, row)
-    about, part = meta(latents), latents[at : at + 1]
+    row = require_row(latents, row)
+    about, part = meta(latents), latents[row : row + 1]
     episode = int(part.obs["episode"].iloc[0])
     same_episodes = about["episodes_sha256"] == probe.episodes_sha256
     return ReadOut(

@@ -99,7 +99,7 @@ class _Problem:
         self.counts = (targets >= 0).sum(0)
         self.complete = bool((self.counts == len(X)).all())
         # scikit-learn fits two classes by one vector of weights, whose penalty is twice that of its two halves.
-        two = (self.seen() > 0).sum(1) == 2
+        two = (self.rows_of_classes() > 0).sum(1) == 2
         self.decay = torch.where(two, 2, 1) / (C * self.counts.double())
         wide = X.double()
         centre = wide.mean(0)
@@ -119,7 +119,7 @@ class _Problem:
             self._whiten(head)
 
     def _whiten(self, head: Tensor) -> None:
-        share = self.seen().sum(0).double()
+        share = self.rows_of_classes().sum(0).double()
         share /= share.sum()
         base = torch.where(share > 0, share.clamp(min=1e-300).log(), ABSENT)
         # One more column, so that a probe can take back the frequencies that it starts from.
@@ -132,17 +132,17 @@ class _Problem:
         self.head = torch.linalg.solve_triangular(lower, wide.T, upper=False).T.to(self.Z.dtype).contiguous()
         self.base = base.to(self.Z.dtype)
 
-    def seen(self) -> Tensor:
+    def rows_of_classes(self) -> Tensor:
         """Number of rows of each class, (problems, k)."""
         return torch.stack([torch.bincount(column[column >= 0], minlength=self.k) for column in self.targets.T])
 
     def start(self) -> Tensor:
         """Weights of zero, and intercepts that give each class its frequency."""
-        seen = self.seen()
+        rows = self.rows_of_classes()
         if self.head is not None:
-            return self.Z.new_zeros(len(self.back), len(seen), self.head.shape[1])
-        logits = torch.where(seen > 0, seen.double().clamp(min=1).log() - seen.sum(1, keepdim=True).log(), ABSENT)
-        W = torch.zeros(len(self.back), len(seen), self.k, dtype=self.Z.dtype, device=self.Z.device)
+            return self.Z.new_zeros(len(self.back), len(rows), self.head.shape[1])
+        logits = torch.where(rows > 0, rows.double().clamp(min=1).log() - rows.sum(1, keepdim=True).log(), ABSENT)
+        W = torch.zeros(len(self.back), len(rows), self.k, dtype=self.Z.dtype, device=self.Z.device)
         W[-1] = logits.to(W.dtype)
         return (self.ahead @ W.flatten(1)).view(W.shape)
 

@@ -148,7 +148,7 @@ def probe_sweep(
         No such site, target or control.
     ValueError
         An offset beyond the episodes, or below 0; both numbers and classes among the targets; no target or offset; a
-        head of another vocabulary, or for another target than tokens.
+        head of another vocabulary, or for a target other than tokens.
 
     Examples
     --------
@@ -175,8 +175,8 @@ def probe_sweep(
     targets, heads = several(target), _heads(head, len(runs))
     if head is not None and not set(targets) <= set(_TOKENS):
         raise ValueError(f"head reads tokens, and target is {target!r}: leave head out, or take target='token'")
-    given = listed("offsets", offsets, "range(1, 21)")
-    steps = sorted({at_least("offsets", step, 0, "they count steps ahead, and 0 is now") for step in given})
+    offsets = listed("offsets", offsets, "range(1, 21)")
+    steps = sorted({at_least("offsets", step, 0, "they count steps ahead, and 0 is now") for step in offsets})
     positions = None if positions is None else listed("positions", positions, "[1, 2]")
     if not targets or not steps:
         raise ValueError("target and offsets must each name at least one: offsets=range(1, 21)")
@@ -227,17 +227,17 @@ def probe_sweep(
 
 
 def _heads(head: Any, runs: int) -> list[Float[np.ndarray, "V D"] | None]:
-    """Return the head of each run; one that is given alone is that of all."""
-    given = list(head) if isinstance(head, list | tuple) else [head] * runs
-    if len(given) != runs:
-        raise ValueError(f"head must be one array, or a list with one per run: got {len(given)} for {runs} runs")
-    heads = []
-    for weights in given:
+    """Return the head of each run; a single head is used for all."""
+    heads = list(head) if isinstance(head, list | tuple) else [head] * runs
+    if len(heads) != runs:
+        raise ValueError(f"head must be one array, or a list with one per run: got {len(heads)} for {runs} runs")
+    arrays = []
+    for weights in heads:
         values = weights.detach().float().cpu().numpy() if isinstance(weights, Tensor) else weights
         if values is not None and np.ndim(values) != 2:
             raise ValueError(f"head must be an array of (tokens, width), got shape {np.shape(values)}")
-        heads.append(None if values is None else np.asarray(values))
-    return heads
+        arrays.append(None if values is None else np.asarray(values))
+    return arrays
 
 
 def _of_classes(head: Float[np.ndarray, "V D"], latents: AnnData, truth: Classes | Numbers) -> Float[np.ndarray, "k D"]:

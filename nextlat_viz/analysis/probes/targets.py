@@ -123,7 +123,7 @@ class Numbers(_Target):
 class Classes(_Target):
     """A target of classes, one or several per row, such as the squares of a board.
 
-    Codes are numbers of `labels`, -1 for a class that no fitted row has; `columns` names the columns, and `merged` rare
+    Codes are places in `labels`, -1 for a class that no fitted row has; `columns` names the columns, and `merged` rare
     classes share the last label.
     """
 
@@ -192,7 +192,7 @@ def deviations(values: Float[np.ndarray, "rows k"]) -> Float[np.ndarray, "rows k
 
 def balanced_accuracy(codes: Int[np.ndarray, "rows m"], wrong: Float[np.ndarray, "rows m"], k: int) -> float:
     """Return the mean over classes of their accuracy, averaged over columns: rare classes count as much as others."""
-    # Code -1, a class that no fitted row has, counts as class 0 of k + 1.
+    # A class that no fitted row has, code -1, counts as class 0 of k + 1.
     place = (codes + 1 + np.arange(codes.shape[1]) * (k + 1)).ravel()
     size = codes.shape[1] * (k + 1)
     counts, errors = np.bincount(place, minlength=size), np.bincount(place, wrong.ravel(), minlength=size)

@@ -58,7 +58,7 @@ def project_in_process(
     latents : AnnData
         Of one model.
     progress : callable taking a Progress, optional
-        Called at least ten times a second with the present stage. What it raises stops the process and is raised.
+        Called at least ten times a second with the present stage. An exception from it stops the process.
     **options
         As in `project`: ``site``, ``rows``, ``seed``, ``n_neighbors``, ...
 
@@ -96,7 +96,7 @@ def _lay_out(
                     progress(now)
             layout: np.ndarray = load_file(target)["layout"]
         except BaseException:
-            # Whatever went wrong, also a cancel: the worker may still be laying out, so it cannot be used again.
+            # After an error or a cancel the worker may still be laying out, so it cannot be used again.
             worker.kill()
             raise
     _give_back(worker)
@@ -109,7 +109,7 @@ class _Worker:
     def __init__(self) -> None:
         # A file, because a pipe that nobody reads fills up and then stops the writer.
         self.errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        # The worker must import this very package, however the notebook came by it.
+        # The worker must import this very package, wherever the notebook imported it from.
         path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "nextlat_viz.analysis.projection.process"],
@@ -199,7 +199,7 @@ def close_workers() -> None:
 
 
 def main() -> None:
-    """Answer requests until standard input closes or none came for ten minutes."""
+    """Answer requests until standard input closes, or no request comes for ten minutes."""
     # An interrupt of a notebook cell reaches every process of its group and does not concern this layout.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests: queue.Queue[str] = queue.Queue()
@@ -229,7 +229,7 @@ def _answer(source: str, target: str, params: dict[str, Any]) -> None:
 def _receive(requests: queue.Queue[str]) -> None:
     for line in sys.stdin:
         requests.put(line)
-    # The input ends when the caller does, however it ended: the worker must not outlive it, not even in a layout.
+    # The input ends when the caller ends, even if killed: the worker must not outlive it, not even during a layout.
     os._exit(0)
 
 

@@ -40,7 +40,7 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """The mean place of the k nearest fitted rows, weighted by 1 / distance. A fitted row keeps its place."""
+    """The mean place of the k nearest fitted rows, weighted by 1 / distance. Fitted rows keep their place."""
 
     fitted: Float[np.ndarray, "n dim"]
     places: Float[np.ndarray, "n 2"]

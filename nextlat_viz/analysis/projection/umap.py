@@ -18,14 +18,14 @@ from jaxtyping import Float, Int
 from nextlat_viz import io, paths
 from nextlat_viz.errors import shown
 
-# Above this many rows, distances between all pairs take longer than approximate neighbours and their compilation.
+# Above this many rows, all distances take longer than approximate neighbours with their compilation.
 BRUTE_ROWS = 20_000
 FORMAT = "nextlat_viz.projection/1"
 _warned: set[Path] = set()
 
 
 class Progress(NamedTuple):
-    """The present stage of a layout: ``done`` of ``total`` epochs while it runs, before that 0 of 0."""
+    """The present stage of a layout: ``done`` of ``total`` epochs, 0 of 0 before the first."""
 
     stage: str
     done: int = 0
@@ -97,7 +97,7 @@ def umap_layout(
 
 
 class _Epochs(StringIO):
-    """A file for umap's tqdm bar, which is set to print the bare number of the epoch: reports it as `Progress`."""
+    """A file for umap's tqdm bar, which prints only the number of the epoch: reports it as `Progress`."""
 
     def __init__(self, report: Callable[[Progress], None], total: int) -> None:
         super().__init__()

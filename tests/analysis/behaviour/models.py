@@ -1,4 +1,4 @@
-"""Worlds and models small enough to reckon by hand."""
+"""Worlds and models small enough to compute by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEP, BELL = 0, 1
 
 
 class Ring(World):
-    """Four rooms in a ring: a step goes on to the next, and the bell can be rung in room 0 alone."""
+    """Four rooms in a ring: a step goes to the next room, and the bell can be rung only in room 0."""
 
     name, vocabulary, pictures = "ring", ("step", "bell"), ("none",)
 
@@ -51,7 +51,7 @@ class Ring(World):
 
 
 class Merged(Predictor):
-    """Takes room 1 of the ring for room 0."""
+    """Confuses room 1 of the ring with room 0."""
 
     objective = "merged"
 
@@ -65,7 +65,7 @@ class Merged(Predictor):
 
 
 class Forgetful(Predictor):
-    """Says the same after whatever came before."""
+    """Predicts the same after every prefix."""
 
     objective = "forgetful"
 
@@ -77,7 +77,7 @@ class Forgetful(Predictor):
 
 
 class Doubled(Predictor):
-    """Takes the ring for one of eight rooms, with one bell."""
+    """Believes that the ring has eight rooms and one bell."""
 
     objective = "doubled"
 
@@ -91,7 +91,7 @@ class Doubled(Predictor):
 
 
 class WrongWay(Predictor):
-    """Knows the streets, but takes one destination for another."""
+    """Knows the streets, but confuses one destination with another."""
 
     objective = "wrong way"
 
@@ -112,7 +112,7 @@ def tiny_taxi(width: int = 3, height: int = 3, **options: Any) -> Any:
 
 
 def fingerprint(world: World) -> str:
-    """What the world is, what it allows and what it makes."""
+    """Hash everything that a measure could change in a world."""
     tokens = world.sample(8, 8 if world.length is None else None, seed=3).tokens
     parts = [repr(world.spec).encode(), tokens.tobytes(), world.legal_next(tokens).tobytes()]
     if isinstance(world, Taxi):
@@ -121,7 +121,7 @@ def fingerprint(world: World) -> str:
 
 
 def sequences(vocabulary: int, most: int) -> list[tuple[int, ...]]:
-    return [one for size in range(1, most + 1) for one in itertools.product(range(vocabulary), repeat=size)]
+    return [item for size in range(1, most + 1) for item in itertools.product(range(vocabulary), repeat=size)]
 
 
 def one_row(found: Any, **setting: Any) -> Any:

@@ -35,9 +35,9 @@ def exact() -> Checkpoint:
     return checkpoint
 
 
-def test_psi_that_multiplies_knows_every_state(exact: Checkpoint) -> None:
-    found = state_tracking(exact, lengths=(1, 2, 12, 40), n=200, progress=False)
-    table = found.table.set_index(["length", "reader"])
+def test_a_psi_that_multiplies_tracks_every_state(exact: Checkpoint) -> None:
+    result = state_tracking(exact, lengths=(1, 2, 12, 40), n=200, progress=False)
+    table = result.table.set_index(["length", "reader"])
     episodes = WORLD.sample(200, 40, seed=HELDOUT_SEED, split="test")
     for length in (1, 2, 12, 40):
         assert table.loc[(length, "psi"), "value"] == 1
@@ -46,18 +46,18 @@ def test_psi_that_multiplies_knows_every_state(exact: Checkpoint) -> None:
     always = (episodes.tokens == episodes.targets).cumprod(axis=1).mean(axis=0)
     assert table.loc[(2, "transformer"), "all_right"] == pytest.approx(always[1])
     assert table.loc[(40, "psi"), "all_right"] == 1
-    assert found.table["trained"].eq(found.table["length"] <= 12).all()
-    assert found.references["chance"] == pytest.approx(1 / 60)
+    assert result.table["trained"].eq(result.table["length"] <= 12).all()
+    assert result.references["chance"] == pytest.approx(1 / 60)
 
 
-def test_models_without_psi_and_controls_have_their_row() -> None:
+def test_models_without_psi_and_controls_have_one_reader() -> None:
     models = [fresh(WORLD, "next_token"), UniformLegal(WORLD)]
-    found = state_tracking(models, lengths=[12], n=200, progress=False).table
-    assert found["reader"].tolist() == ["transformer", "uniform legal"]
-    assert (found["value"] < 0.1).all()
+    result = state_tracking(models, lengths=[12], n=200, progress=False).table
+    assert result["reader"].tolist() == ["transformer", "uniform legal"]
+    assert (result["value"] < 0.1).all()
 
 
-def test_wrong_arguments_are_said(exact: Checkpoint) -> None:
+def test_wrong_arguments_are_refused(exact: Checkpoint) -> None:
     with pytest.raises(ValueError, match="lengths=0 must be at least 1"):
         state_tracking(exact, lengths=(3, 0))
     with pytest.raises(ValueError, match="state tracking is measured on GroupWorld"):
@@ -66,7 +66,7 @@ def test_wrong_arguments_are_said(exact: Checkpoint) -> None:
         state_tracking(exact, n=0)
 
 
-def test_one_token_is_enough_to_ask_for(exact: Checkpoint) -> None:
-    found = state_tracking(exact, lengths=[1], n=50, progress=False).table
-    assert len(found) == 2
-    np.testing.assert_array_equal(found["value"], 1)
+def test_a_single_length_of_one_token(exact: Checkpoint) -> None:
+    result = state_tracking(exact, lengths=[1], n=50, progress=False).table
+    assert len(result) == 2
+    np.testing.assert_array_equal(result["value"], 1)

@@ -21,12 +21,12 @@ def problems() -> np.ndarray:
 
 
 def scores(predictor, decodings=("greedy",)) -> dict:
-    found = path_accuracy(predictor, decodings, n=N, progress=False)
-    return {(row["part"], row["decoding"]): row for row in found.table.to_dict("records")}
+    result = path_accuracy(predictor, decodings, n=N, progress=False)
+    return {(row["part"], row["decoding"]): row for row in result.table.to_dict("records")}
 
 
 class Unsure(Scripted):
-    """Right after the start with probability 0.6, else along another arm; certain everywhere else."""
+    """Take the right arm with probability 0.6, else another; be certain everywhere else."""
 
     def next_token_probs(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n t v"]:
         probs = super().next_token_probs(tokens)
@@ -39,7 +39,7 @@ class Unsure(Scripted):
         return probs
 
 
-def test_what_is_right_wrong_and_unfinished() -> None:
+def test_right_wrong_and_unfinished_answers_are_counted() -> None:
     made = problems()
     end = len(WORLD.vocabulary) - 1
     arms = WORLD.arms_of(made)
@@ -51,47 +51,47 @@ def test_what_is_right_wrong_and_unfinished() -> None:
     made[2, WORLD.prompt + 3] = right[2, 0]
     made[3, -1] = right[3, 0]
     made[4, WORLD.prompt + 2] = end
-    found = scores(Scripted(WORLD, made, WORLD.prompt))
-    path, branch = found["path", "greedy"], found["branch", "greedy"]
+    result = scores(Scripted(WORLD, made, WORLD.prompt))
+    path, branch = result["path", "greedy"], result["branch", "greedy"]
     assert path["value"] == pytest.approx(1 - 4 / N)
     assert branch["value"] == pytest.approx(1 - 1 / N)
     assert (path["wrong_start"], path["not_ended"], path["trials"]) == (1, 1, N)
 
 
-def test_a_guess_scores_chance() -> None:
+def test_guessing_the_arm_scores_chance() -> None:
     made = problems()
     arms = WORLD.arms_of(made)
     chosen = np.random.default_rng(0).integers(3, size=N)
     made[:, WORLD.prompt : -1] = arms[np.arange(N), chosen]
     predictor = Scripted(WORLD, made, WORLD.prompt)
-    found = scores(predictor)
+    result = scores(predictor)
     same = np.mean(arms[np.arange(N), chosen, -1] == problems()[:, WORLD.prompt - 2])
-    assert found["path", "greedy"]["value"] == found["branch", "greedy"]["value"] == pytest.approx(same)
+    assert result["path", "greedy"]["value"] == result["branch", "greedy"]["value"] == pytest.approx(same)
     assert path_accuracy(predictor, n=9, progress=False).references == {"chance": pytest.approx(1 / 3)}
     assert same == pytest.approx(1 / 3, abs=0.1)
 
 
-def test_decodings_differ() -> None:
-    found = scores(Unsure(WORLD, problems(), WORLD.prompt), ("greedy", "sampled"))
-    assert found["path", "greedy"]["value"] == 1
-    assert found["branch", "sampled"]["value"] == pytest.approx(0.6, abs=4 * np.sqrt(0.24 / N))
+def test_greedy_and_sampled_decoding_differ() -> None:
+    result = scores(Unsure(WORLD, problems(), WORLD.prompt), ("greedy", "sampled"))
+    assert result["path", "greedy"]["value"] == 1
+    assert result["branch", "sampled"]["value"] == pytest.approx(0.6, abs=4 * np.sqrt(0.24 / N))
     again = scores(Unsure(WORLD, problems(), WORLD.prompt), "sampled")
-    assert again["path", "sampled"] == found["path", "sampled"]
+    assert again["path", "sampled"] == result["path", "sampled"]
 
 
-def test_an_untrained_model_does_not_find_the_way() -> None:
+def test_an_untrained_model_finds_no_path() -> None:
     model = fresh(WORLD, "next_token", context=WORLD.length, layers=1)
-    found = path_accuracy(model, n=50, progress=False)
-    assert (found.table.query("part == 'path'")["value"] == 0).all()
-    assert (found.table["wrong_start"] > 25).all()
-    assert found.summary()["solved"].tolist() == [0] * 4
+    result = path_accuracy(model, n=50, progress=False)
+    assert (result.table.query("part == 'path'")["value"] == 0).all()
+    assert (result.table["wrong_start"] > 25).all()
+    assert result.summary()["solved"].tolist() == [0] * 4
 
 
-def test_what_is_legal_is_the_way() -> None:
+def test_uniform_legal_answers_are_the_path() -> None:
     assert path_accuracy(UniformLegal(WORLD), n=20, progress=False).summary()["solved"].tolist() == [1] * 4
 
 
-def test_wrong_arguments_are_said() -> None:
+def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="greedy"):
         path_accuracy(UniformLegal(WORLD), "gredy")
     with pytest.raises(ValueError, match=r"path accuracy is measured on PathStar.*'path_star'"):

@@ -17,7 +17,7 @@ N, E, S, W = 0, 2, 4, 6
 
 
 def row_of_four() -> Streets:
-    """Places 0 to 3 from west to east, a street both ways between neighbours."""
+    """Four places from west to east, with a street in both directions between neighbours."""
     turns = np.full((4, 8), -1)
     for place in range(3):
         turns[place, E], turns[place + 1, W] = place + 1, place
@@ -29,7 +29,7 @@ def test_a_ride_on_true_streets_marks_them() -> None:
     assert drawn.place(0, 2, [E, E])
     assert drawn.used.tolist() == [True, True, False, False, False, False]
     assert len(drawn.invented) == 0
-    # It ends elsewhere than it should: not placed, but these streets it took.
+    # It ends at the wrong place, so it is not placed, but its streets are used.
     assert not drawn.place(3, 0, [W, W])
     assert drawn.used.tolist() == [True, True, False, False, True, True]
 
@@ -39,13 +39,13 @@ def test_the_last_turn_leads_to_the_destination_if_that_is_in_reach() -> None:
     assert drawn.place(0, 1, [N])
     assert not drawn.place(0, 2, [S])
     assert drawn.invented.tolist() == [[0, N, 1]]
-    # What was invented once is there from then on.
+    # An invented street stays on the map.
     assert drawn.place(0, 2, [N, E])
     assert not drawn.place(0, 3, [N])
     assert drawn.invented.tolist() == [[0, N, 1]]
 
 
-def test_an_invented_street_leads_where_the_rest_can_be_followed_furthest() -> None:
+def test_an_invented_street_leads_where_the_ride_can_be_followed_furthest() -> None:
     # From 0 by N, then E, W: 1 and 2 can be followed to the end, and only 2 arrives at 2; 3 has no E.
     drawn = Placement(row_of_four(), reach=3.0, max_degree=4)
     assert drawn.place(0, 2, [N, E, W])
@@ -53,17 +53,17 @@ def test_an_invented_street_leads_where_the_rest_can_be_followed_furthest() -> N
     # From 3 by N, then W, W, N: from 2 two turns can be followed before another street is needed, from 1 one.
     assert drawn.place(3, 1, [N, W, W, S])
     assert drawn.invented.tolist()[1:] == [[3, N, 2], [0, S, 1]]
-    # From nowhere can one go on by NE: not one turn follows, and nothing is invented.
+    # No place has a street NE, so no turn can be followed and nothing is invented.
     assert not drawn.place(1, 3, [N, 1, E])
     assert len(drawn.invented) == 3
 
 
-def test_no_more_streets_in_use_leave_a_place_than_may() -> None:
+def test_at_most_max_degree_used_streets_leave_a_place() -> None:
     drawn = Placement(row_of_four(), reach=3.0, max_degree=2)
     assert drawn.place(1, 0, [W])
     assert drawn.place(1, 3, [N])
     assert not drawn.place(1, 2, [S])
-    # The true street east is not in use, and has no room any more.
+    # The true street east is unused, and no room is left for it.
     assert not drawn.place(1, 2, [E])
     assert drawn.used.sum() == 1
     assert drawn.invented.tolist() == [[1, N, 3]]
@@ -72,9 +72,9 @@ def test_no_more_streets_in_use_leave_a_place_than_may() -> None:
 def literal_map(
     streets: Streets, rides: list[tuple[int, int, list[int]]], reach: float, max_degree: int
 ) -> tuple[set[Any], list[Any], list[bool]]:
-    """The same rules from scratch: every trial on a copy of the whole map."""
+    """The same rules, written independently: every trial on a copy of the whole map."""
     used: dict[Any, int] = {}
-    made: list[Any] = []
+    result: list[Any] = []
     placed = []
 
     def true(node: int, way: int) -> int:
@@ -109,7 +109,7 @@ def literal_map(
             if not left:
                 if goal in near:
                     used[at, way] = goal
-                    made.append([at, way, goal])
+                    result.append([at, way, goal])
                     fine = True
                 break
             scores = []
@@ -123,50 +123,50 @@ def literal_map(
                 break
             b = near[int(np.argmax(scores))]
             used[at, way] = b
-            made.append([at, way, b])
+            result.append([at, way, b])
             at = b
         placed.append(fine)
-    return {key for key, to in used.items() if true(*key) == to}, made, placed
+    return {key for key, to in used.items() if true(*key) == to}, result, placed
 
 
 @pytest.mark.parametrize("max_degree", [3, 8])
-def test_maps_are_those_of_the_literal_rules(max_degree: int) -> None:
+def test_maps_equal_those_of_the_literal_rules(max_degree: int) -> None:
     world = tiny_taxi(5, 4)
     rides = world.sample(60, seed=8)
     rng = np.random.default_rng(2)
     spoilt = spoil(world, rides.tokens, rides.length, 40, rng)
     spoilt = spoil(world, spoilt, rides.length, 40, rng)
     nodes = len(world.streets.nodes)
-    found = map_from_rides(world, spoilt, rides.length, reach=2.0, max_degree=max_degree)
+    result = map_from_rides(world, spoilt, rides.length, reach=2.0, max_degree=max_degree)
     listed = [
         (int(row[0]), int(row[1]), (row[2 : k - 1] - nodes).tolist())
         for row, k in zip(spoilt, rides.length.tolist(), strict=True)
     ]
     used, made, placed = literal_map(world.streets, listed, 2.0, max_degree)
     leaving = [tuple(pair) for pair in np.argwhere(world.streets.turns >= 0).tolist()]
-    assert found.used.tolist() == [street in used for street in leaving]
-    assert found.invented.tolist() == made
-    assert found.placed.tolist() == placed
+    assert result.used.tolist() == [street in used for street in leaving]
+    assert result.invented.tolist() == made
+    assert result.placed.tolist() == placed
     assert len(made) > 0
     assert 0 < sum(placed) < 60
 
 
-def test_true_rides_make_the_true_map_and_leave_the_world_as_it_was() -> None:
+def test_true_rides_give_the_true_map_and_do_not_change_the_world() -> None:
     world = tiny_taxi(4, 4)
     before = fingerprint(world)
-    found = reconstruct_map(WorldPredictor(world), 300)
-    assert found.control is not None
-    for one in (found, found.control):
-        assert one.used.all()
-        assert one.placed.all()
-        assert one.valid.all()
-        assert one.counts["invented"] == (0, world.streets.n_edges)
-        assert one.counts["unplaced"] == (0, 300)
+    result = reconstruct_map(WorldPredictor(world), 300)
+    assert result.control is not None
+    for item in (result, result.control):
+        assert item.used.all()
+        assert item.placed.all()
+        assert item.valid.all()
+        assert item.counts["invented"] == (0, world.streets.n_edges)
+        assert item.counts["unplaced"] == (0, 300)
     reconstruct_map(UniformLegal(world), 50)
     assert fingerprint(world) == before
 
 
-def test_what_is_no_ride_is_counted_and_not_placed() -> None:
+def test_ill_formed_rides_are_counted_and_not_placed() -> None:
     world = tiny_taxi()
     nodes, end = len(world.streets.nodes), world.vocabulary.index("end")
     rides = world.sample(6, seed=3)
@@ -176,15 +176,15 @@ def test_what_is_no_ride_is_counted_and_not_placed() -> None:
     tokens[2, 0] = nodes  # opens with a turn
     tokens[3, 1] = tokens[3, 0]  # goes nowhere
     tokens[4, 2], length[4] = end, 3  # no turn at all
-    found = map_from_rides(world, tokens, length)
-    assert found.ill_formed == 5
-    assert found.placed.tolist() == [False] * 5 + [True]
-    assert found.valid.tolist() == [False] * 5 + [True]
-    assert found.counts["unplaced"] == (5, 6)
+    result = map_from_rides(world, tokens, length)
+    assert result.ill_formed == 5
+    assert result.placed.tolist() == [False] * 5 + [True]
+    assert result.valid.tolist() == [False] * 5 + [True]
+    assert result.counts["unplaced"] == (5, 6)
 
 
 class Slips(Predictor):
-    """The true world, but every third first turn, counted by origin and destination, is to the north."""
+    """The true world, except that the first turn is north for every third pair of origin and destination."""
 
     objective = "slips"
 
@@ -200,37 +200,37 @@ class Slips(Predictor):
 
 def test_the_control_has_as_many_errors_as_the_model() -> None:
     world = tiny_taxi(4, 4)
-    found = reconstruct_map(Slips(world), 200, seed=1)
-    control = found.control
+    result = reconstruct_map(Slips(world), 200, seed=1)
+    control = result.control
     assert control is not None
-    assert len(control.valid) == len(found.valid) == 200
-    errors = int((~found.valid).sum())
+    assert len(control.valid) == len(result.valid) == 200
+    errors = int((~result.valid).sum())
     assert errors > 60
-    # A spoilt ride may arrive after all; one that is not spoilt always does.
+    # A spoilt ride may still arrive; other true rides always do.
     assert 0.8 * errors < (~control.valid).sum() <= errors
     true = world.sample(200, seed=1, split="test")
     changed = (spoil(world, true.tokens, true.length, errors, np.random.default_rng(1)) != true.tokens).sum(axis=1)
     assert sorted(changed.tolist()) == [0] * (200 - errors) + [1] * errors
 
 
-def test_a_seed_repeats_and_the_measure_says_what_the_maps_say() -> None:
+def test_the_measure_repeats_with_its_seed_and_equals_the_maps() -> None:
     world = tiny_taxi(4, 4)
     model = Slips(world)
-    found, again = reconstruct_map(model, 100, seed=2), reconstruct_map(model, 100, seed=2)
-    assert found.invented.tolist() == again.invented.tolist()
-    assert found.control is not None
+    result, again = reconstruct_map(model, 100, seed=2), reconstruct_map(model, 100, seed=2)
+    assert result.invented.tolist() == again.invented.tolist()
+    assert result.control is not None
     measure = map_reconstruction([model, WorldPredictor(world)], n_rides=100, seed=2, progress=False)
     assert len(measure.table) == 16
     mine = measure.table[measure.table["objective"] == "slips"]
-    for rides, one in (("model", found), ("control", found.control)):
-        for part, (count, of) in one.counts.items():
+    for rides, item in (("model", result), ("control", result.control)):
+        for part, (count, of) in item.counts.items():
             (row,) = [row for _, row in mine[(mine["part"] == part) & (mine["rides"] == rides)].iterrows()]
             assert (row["count"], row["trials"], row["value"]) == (count, of, pytest.approx(count / of))
             assert np.isnan(row["error"]) == (part != "unplaced")
-    assert repr(found).startswith("<MapReconstruction slips: ")
+    assert repr(result).startswith("<MapReconstruction slips: ")
 
 
-def test_models_that_say_nonsense_are_measured_too() -> None:
+def test_models_of_nonsense_are_measured_too() -> None:
     world = tiny_taxi()
     babble = Forgetful(world, np.full(len(world.vocabulary), 1 / len(world.vocabulary)))
     row = one_row(map_reconstruction(babble, n_rides=50, progress=False), part="unplaced", rides="model")
@@ -238,7 +238,7 @@ def test_models_that_say_nonsense_are_measured_too() -> None:
     assert row["count"] >= row["ill_formed"]
 
 
-def test_what_cannot_be_asked() -> None:
+def test_bad_arguments_are_refused() -> None:
     world = tiny_taxi()
     rides = world.sample(2)
     with pytest.raises(ValueError, match="needs streets"):

@@ -20,7 +20,7 @@ from nextlat_viz.errors import UnknownNameError
 from .models import Forgetful, WrongWay, fingerprint, one_row, tiny_taxi
 
 
-def test_the_true_world_passes_everywhere_and_is_left_as_it_was() -> None:
+def test_the_true_world_scores_one_and_is_not_changed() -> None:
     world = tiny_taxi(4, 4)
     before = fingerprint(world)
     model = WorldPredictor(world)
@@ -35,7 +35,7 @@ def test_the_true_world_passes_everywhere_and_is_left_as_it_was() -> None:
     assert fingerprint(world) == before
 
 
-def test_next_token_test_counts_the_positions_by_hand() -> None:
+def test_next_token_test_equals_a_count_by_hand() -> None:
     world = tiny_taxi()
     rides = world.sample(15, seed=5, split="test")
     for token in range(len(world.vocabulary)):
@@ -53,11 +53,11 @@ def test_next_token_test_counts_the_positions_by_hand() -> None:
 
 def test_next_token_test_of_worlds_without_end() -> None:
     world = worlds.get("golden_mean")
-    found = next_token_test(
+    result = next_token_test(
         [WorldPredictor(world), Forgetful(world, np.array([0.4, 0.6]))], n=50, length=9, progress=False
     )
     read = world.sample(50, 9, seed=0).tokens[:, :-1]
-    assert found.table["value"].tolist() == [1, pytest.approx(world.legal_next(read)[..., 1].mean())]
+    assert result.table["value"].tolist() == [1, pytest.approx(world.legal_next(read)[..., 1].mean())]
     with pytest.raises(ValueError, match="length is needed"):
         next_token_test(WorldPredictor(world), progress=False)
     with pytest.raises(ValueError, match="predict targets"):
@@ -67,24 +67,24 @@ def test_next_token_test_of_worlds_without_end() -> None:
 def test_valid_trajectories_of_a_model_that_merges_two_destinations() -> None:
     world = tiny_taxi(4, 4)
     model = WrongWay(world, taken=3, for_it=9)
-    asked = heldout_prompts(world, 100, 0, "a test")
-    assert len(np.unique(asked, axis=0)) == len(asked)
-    assert world.rides.is_held_out(*asked.T).all()
-    lost = model.confused(asked)
+    prompts = heldout_prompts(world, 100, 0, "a test")
+    assert len(np.unique(prompts, axis=0)) == len(prompts)
+    assert world.rides.is_held_out(*prompts.T).all()
+    lost = model.confused(prompts)
     assert lost.any()
     row = one_row(valid_trajectories(model, n=100, progress=False))
     assert row["value"] == pytest.approx(1 - lost.mean())
-    assert row["trials"] == len(asked)
+    assert row["trials"] == len(prompts)
     assert row["illegal"] + row["unfinished"] == lost.sum()
 
 
-def test_valid_trajectories_follow_a_literal_drive() -> None:
+def test_valid_trajectories_equal_a_literal_drive() -> None:
     world = tiny_taxi()
     model = UniformLegal(world)
     end = world.vocabulary.index("end")
-    asked = heldout_prompts(world, 100, 1, "a test")
+    prompts = heldout_prompts(world, 100, 1, "a test")
     arrived = illegal = 0
-    for prompt in asked:
+    for prompt in prompts:
         ride = prompt.tolist()
         while len(ride) < world.length and ride[-1] != end:
             ride.append(int(model.next_token_probs(np.array([ride]))[0, -1].argmax()))
@@ -94,13 +94,13 @@ def test_valid_trajectories_follow_a_literal_drive() -> None:
             wrong = int(ok.argmin())
             illegal += bool(world.legal_next(np.array([ride[:wrong]]))[0, -1].any())
     row = one_row(valid_trajectories(model, n=100, seed=1, progress=False))
-    assert 0 < arrived < len(asked)
-    assert row["value"] == pytest.approx(arrived / len(asked))
-    assert (row["illegal"], row["unfinished"]) == (illegal, len(asked) - arrived - illegal)
-    assert row["error"] == pytest.approx(np.sqrt(row["value"] * (1 - row["value"]) / len(asked)))
+    assert 0 < arrived < len(prompts)
+    assert row["value"] == pytest.approx(arrived / len(prompts))
+    assert (row["illegal"], row["unfinished"]) == (illegal, len(prompts) - arrived - illegal)
+    assert row["error"] == pytest.approx(np.sqrt(row["value"] * (1 - row["value"]) / len(prompts)))
 
 
-def test_an_episode_that_just_stops_is_unfinished() -> None:
+def test_an_episode_without_an_end_is_unfinished() -> None:
     world = tiny_taxi()
     rides = world.sample(4, seed=2)
     verdicts = verdicts_of(world, rides.tokens, rides.length - 1)
@@ -125,7 +125,7 @@ def test_other_worlds_with_an_end() -> None:
         valid_trajectories(WorldPredictor(world), n=0, progress=False)
 
 
-def test_detours_are_what_their_kind_says() -> None:
+def test_detours_of_each_kind() -> None:
     probs = np.array([[0.1, 0.4, 0.2, 0.3]])
     open_turns = np.array([[True, True, False, True]])
     which = np.array([0.0])
@@ -146,13 +146,13 @@ def test_detours_are_what_their_kind_says() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_drive_is_a_literal_drive(kind: str) -> None:
+def test_drive_equals_a_literal_drive(kind: str) -> None:
     world = tiny_taxi(4, 4)
     nodes, end = len(world.streets.nodes), world.vocabulary.index("end")
     noise = np.random.default_rng(0).random((nodes, len(world.vocabulary)))
 
     class Opinionated(Predictor):
-        """Knows where it is and what is legal, and has an opinion about every place's turns."""
+        """Knows its place and the legal turns, and prefers some turns at every place."""
 
         name, objective = "opinionated", "a control"
 
@@ -164,13 +164,13 @@ def test_a_drive_is_a_literal_drive(kind: str) -> None:
             return probs / probs.sum(axis=-1, keepdims=True)
 
     model = Opinionated()
-    asked = heldout_prompts(world, 12, 0, "a test")
+    prompts = heldout_prompts(world, 12, 0, "a test")
     rng = np.random.default_rng(4)
     steps = world.length - 2
-    when, which = rng.random((len(asked), steps)) < 0.5, rng.random((len(asked), steps))
-    tokens, length, detours = drive(model, world, asked, kind, when, which)
-    for i, prompt in enumerate(asked):
-        ride, made = prompt.tolist(), 0
+    when, which = rng.random((len(prompts), steps)) < 0.5, rng.random((len(prompts), steps))
+    tokens, length, detours = drive(model, world, prompts, kind, when, which)
+    for i, prompt in enumerate(prompts):
+        ride, result = prompt.tolist(), 0
         for step in range(steps):
             probs = model.next_token_probs(np.array([ride]))[0, -1]
             choice = int(probs.argmax())
@@ -184,34 +184,34 @@ def test_a_drive_is_a_literal_drive(kind: str) -> None:
                 ]
                 others = [token for token in options if token != choice]
                 if kind == "random" and others:
-                    choice, made = others[int(which[i, step] * len(others))], made + 1
+                    choice, result = others[int(which[i, step] * len(others))], result + 1
                 elif kind == "second" and others:
-                    choice, made = max(others, key=lambda token: probs[token]), made + 1
+                    choice, result = max(others, key=lambda token: probs[token]), result + 1
                 elif kind == "adversarial" and options:
                     worst = min(options, key=lambda token: probs[token])
-                    choice, made = worst, made + (worst != choice)
+                    choice, result = worst, result + (worst != choice)
             ride.append(choice)
             if choice == end:
                 break
         assert tokens[i, : length[i]].tolist() == ride
         assert (tokens[i, length[i] :] == -1).all()
-        assert detours[i] == made
+        assert detours[i] == result
     assert detours.sum() > 5
 
 
 def test_detours_share_their_draws_and_repeat() -> None:
     world = tiny_taxi(4, 4)
     model = UniformLegal(world)
-    found = detour_robustness(model, p=(0, 0.5, 1), kinds=("random", "second"), n=15, seed=3, progress=False)
+    result = detour_robustness(model, p=(0, 0.5, 1), kinds=("random", "second"), n=15, seed=3, progress=False)
     again = detour_robustness(model, p=(0, 0.5, 1), kinds=("random", "second"), n=15, seed=3, progress=False)
-    pd.testing.assert_frame_equal(found.table, again.table)
+    pd.testing.assert_frame_equal(result.table, again.table)
     greedy = one_row(valid_trajectories(model, n=15, seed=3, progress=False))["value"]
-    calm = found.table[found.table["p"] == 0]
+    calm = result.table[result.table["p"] == 0]
     assert calm["value"].tolist() == [greedy, greedy]
     assert calm["detours"].tolist() == [0, 0]
-    assert found.by == ("p", "kind")
+    assert result.by == ("p", "kind")
     other = detour_robustness(model, p=(0.5,), kinds=("random",), n=15, seed=4, progress=False)
-    assert one_row(other)["detours"] != one_row(found, p=0.5, kind="random")["detours"]
+    assert one_row(other)["detours"] != one_row(result, p=0.5, kind="random")["detours"]
     with pytest.raises(UnknownNameError, match="adversarial"):
         detour_robustness(model, kinds=("adversary",), progress=False)
     with pytest.raises(ValueError, match=r"p=1\.5 must be a probability"):
@@ -220,7 +220,7 @@ def test_detours_share_their_draws_and_repeat() -> None:
         detour_robustness(model, p=(), progress=False)
 
 
-def test_a_model_of_nan_is_refused_rather_than_scored() -> None:
+def test_a_model_that_predicts_nan_is_refused() -> None:
     world = tiny_taxi()
     broken = Forgetful(world, np.full(len(world.vocabulary), np.nan))
     for measure in (next_token_test, valid_trajectories, detour_robustness, compression_vafa, map_reconstruction):

@@ -1,4 +1,4 @@
-"""The board that probes read: whose discs they are, or of which colour."""
+"""The board that probes read: discs by side, or by colour."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nextlat_viz.analysis.measure.basic import board_read
 from nextlat_viz.latents.table import build
 
 
-def test_discs_are_read_by_their_side_and_by_their_colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_board_is_read_by_side_and_by_colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"steps": 1, "layers": 1, "heads": 1, "dim": 8, "mlp_dim": 8, "batch_size": 2, "validation_episodes": 4}
     model = nlv.train("othello", "next_token", out=tmp_path, progress=False, logger=None, **small)  # type: ignore[arg-type]
     rng = np.random.default_rng(0)
 
     def ideal(checkpoint: Any, read: Any, positions: range, progress: bool) -> AnnData:
-        """The sides' discs of a trained model's states, and noise for the untrained model."""
+        """Return states with the discs by side for a trained model, and noise for the untrained one."""
         sides = np.eye(3)[read.states["board"].astype(int)].reshape(*read.tokens.shape, -1)
         hidden = sides if checkpoint.step else rng.normal(size=(*read.tokens.shape, 8))
         about = {"card": checkpoint.card.model_dump_json(), "weights_sha256": str(checkpoint.step), "label": "ideal"}

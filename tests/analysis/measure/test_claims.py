@@ -36,7 +36,7 @@ def results(first: list[float], second: list[float], **more: object) -> pd.DataF
         ([0.1, 0.2], [0.8, 0.9], UNDECIDED),
     ],
 )
-def test_the_verdict_is_that_of_all_seeds(first: list[float], second: list[float], verdict: str) -> None:
+def test_the_verdict_is_judged_by_all_seeds(first: list[float], second: list[float], verdict: str) -> None:
     (row,) = evaluation.claims(results(first, second)).to_dict("records")
     assert row["verdict"] == verdict
     assert row["next_token"] == tuple(first)
@@ -54,7 +54,7 @@ def test_a_claim_reads_the_runs_of_its_horizon() -> None:
     assert near["verdict"] == far["verdict"] == HOLDS
 
 
-def test_only_the_rows_of_the_claim_count() -> None:
+def test_only_rows_of_the_claim_count() -> None:
     table = pd.concat(
         [
             results([0.5] * 5, [0.9] * 5),
@@ -69,7 +69,7 @@ def test_only_the_rows_of_the_claim_count() -> None:
     assert evaluation.claims(pd.DataFrame(columns=["measure", "world", "objective", "seed", "value"])).empty
 
 
-def test_better_than_next_token_and_no_better_than_chance_is_undecided() -> None:
+def test_better_than_next_token_but_not_than_chance_is_undecided() -> None:
     judged = evaluation.claims(results([0.3, 0.31, 0.32, 0.33, 0.34], [0.4, 0.41, 0.42, 0.43, 0.44]))
     assert judged["p"].item() < 0.01
     assert judged["verdict"].item() == UNDECIDED

@@ -1,4 +1,4 @@
-"""Every seed stays, pairs are pairs, and intervals are Student's."""
+"""Measures keep every seed, compare by seed, and have intervals by Student's t."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def of(values: dict[str, list[float]], **options: object) -> Measure:
     return Measure("m", pd.DataFrame(rows), **options)  # type: ignore[arg-type]
 
 
-def test_summary_keeps_the_bad_seed_and_counts_what_solves() -> None:
+def test_summary_keeps_bad_seeds_and_counts_solved_runs() -> None:
     row = of({"nextlat": [1.0, 1.0, 0.1]}, solved=0.99).summary().iloc[0]
     assert (row["seeds"], row["lowest"], row["highest"]) == (3, 0.1, 1.0)
     assert row["solved"] == pytest.approx(2 / 3)
@@ -28,7 +28,7 @@ def test_summary_keeps_the_bad_seed_and_counts_what_solves() -> None:
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
-def test_interval_is_students(confidence: float) -> None:
+def test_interval_equals_students_t(confidence: float) -> None:
     scores = np.array([0.3, 0.5, 0.9, 0.4])
     low, high = stats.t.interval(confidence, 3, loc=scores.mean(), scale=stats.sem(scores))
     assert interval(scores, confidence) == pytest.approx((scores.mean(), low, high))
@@ -41,15 +41,15 @@ def test_one_seed_has_no_interval() -> None:
     assert np.isnan(row["high"])
 
 
-def test_objectives_are_paired_by_seed_and_strays_are_left_out() -> None:
-    found = of({"nextlat": [0.5, 0.9, 0.7], "next_token": [0.4, 0.6]})
-    row = found.compare("nextlat", "next_token").iloc[0]
+def test_objectives_are_paired_by_seed_and_unpaired_seeds_left_out() -> None:
+    result = of({"nextlat": [0.5, 0.9, 0.7], "next_token": [0.4, 0.6]})
+    row = result.compare("nextlat", "next_token").iloc[0]
     assert (row["seeds"], row["above"]) == (2, 2)
     assert row["difference"] == pytest.approx(0.2)
     assert (row["low"], row["high"]) == pytest.approx(interval([0.1, 0.3])[1:])
 
 
-def test_settings_are_compared_each_for_itself() -> None:
+def test_each_setting_is_compared_separately() -> None:
     rows = [
         record("w", name, 0, p=p, value=value + p)
         for name, value in (("nextlat", 0.5), ("next_token", 0.25))
@@ -60,15 +60,15 @@ def test_settings_are_compared_each_for_itself() -> None:
     assert table["difference"].tolist() == [0.25, 0.25]
 
 
-def test_what_cannot_be_compared() -> None:
+def test_bad_comparisons_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="unknown objective 'mtp'"):
         of({"nextlat": [1.0]}).compare("mtp")
-    apart = [record("w", "nextlat", 0, value=1.0), record("w", "next_token", 1, value=1.0)]
+    unpaired = [record("w", "nextlat", 0, value=1.0), record("w", "next_token", 1, value=1.0)]
     with pytest.raises(ValueError, match="no seed in common"):
-        Measure("m", pd.DataFrame(apart)).compare()
+        Measure("m", pd.DataFrame(unpaired)).compare()
 
 
-def test_adding_and_the_frame() -> None:
+def test_addition_and_to_frame() -> None:
     both = of({"nextlat": [1.0]}) + of({"next_token": [0.5]})
     frame = both.to_frame()
     assert frame["objective"].tolist() == ["nextlat", "next_token"]
@@ -77,28 +77,28 @@ def test_adding_and_the_frame() -> None:
         of({"nextlat": [1.0]}) + of({"nextlat": [1.0]}, unit="nats")
 
 
-def test_a_column_that_is_missing_is_named() -> None:
+def test_a_missing_column_is_named() -> None:
     with pytest.raises(UnknownNameError, match="'p'"):
         of({"nextlat": [1.0]}, by=("p",))
 
 
-def test_shows_itself_with_names_as_text() -> None:
-    found = Measure("<b>m</b>", pd.DataFrame([record("w", "<i>", None, "x", value=0.5)]), references={"<u>": 1.0})
-    page = found._repr_html_()
+def test_names_are_escaped_in_html() -> None:
+    result = Measure("<b>m</b>", pd.DataFrame([record("w", "<i>", None, "x", value=0.5)]), references={"<u>": 1.0})
+    page = result._repr_html_()
     assert "&lt;b&gt;m&lt;/b&gt;" in page
     assert "<i>" not in page
     assert "<u>" not in page
-    assert "0.5" in repr(found)
+    assert "0.5" in repr(result)
 
 
-def test_share_of_nothing_is_unknown() -> None:
+def test_share_of_no_trials_is_nan() -> None:
     assert np.isnan(share(0, 0)["value"])
     assert share(0, 0)["trials"] == 0
 
 
 @pytest.fixture
 def weights(monkeypatch: pytest.MonkeyPatch) -> object:
-    """A measure of the user's own, registered for this test alone."""
+    """A user's own measure, registered only for this test."""
     monkeypatch.setattr(measures.registry, "MEASURES", {})
 
     @measures.measure("weights", unit="weights", by=("part",), note="By default.")
@@ -169,14 +169,14 @@ def test_a_measure_that_describes_no_argument_has_the_shared_ones() -> None:
         ("compression_greedy", {"state": ["belief"], "n": 4}, {"state": "belief"}),
     ],
 )
-def test_one_value_of_a_setting_may_be_given_alone(name: str, options: dict, alone: dict) -> None:
+def test_a_setting_may_be_a_single_value(name: str, options: dict, alone: dict) -> None:
     function = getattr(nlv.analysis, name)
     several = function("rrxor/nextlat", **options, progress=False).table
     pd.testing.assert_frame_equal(several, function("rrxor/nextlat", **options | alone, progress=False).table)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((3, 4)), None, 3, nlv.load("mess3/nextlat").model], ids=type)
-def test_what_is_no_model_is_named(wrong: object) -> None:
+def test_objects_that_are_no_model_are_refused(wrong: object) -> None:
     for measure in (nlv.analysis.layer_contributions, nlv.analysis.valid_trajectories):
         with pytest.raises(TypeError, match=f"Checkpoint or a Predictor, got {type(wrong).__name__}"):
             measure(wrong)
@@ -190,6 +190,6 @@ def test_a_world_stands_for_its_exact_law() -> None:
         nlv.analysis.rollout_divergence(world)
 
 
-def test_a_measure_may_be_given_as_its_function() -> None:
+def test_evaluate_takes_a_measure_by_its_function() -> None:
     evaluation = nlv.evaluate("mess3/nextlat", nlv.analysis.transition_consistency, progress=False)
     assert evaluation["transition_consistency"].name == "transition consistency"

@@ -1,4 +1,4 @@
-"""An evaluation takes what fits, keeps what it has, and says what it was asked wrongly."""
+"""Evaluations: measures that fit, kept results, errors."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from tests.synthetic import make_latents
 PAIR = ["rrxor/next_token", "rrxor/nextlat"]
 
 
-def test_one_tidy_table_of_measures_with_settings_of_their_own() -> None:
-    found = evaluation.evaluate(PAIR, ["loss", "rollout_divergence"], progress=False)
-    table = found.table
+def test_one_tidy_table_for_measures_with_different_settings() -> None:
+    result = evaluation.evaluate(PAIR, ["loss", "rollout_divergence"], progress=False)
+    table = result.table
     assert table.columns[:5].tolist() == ["measure", "model", "world", "objective", "seed"]
     assert table.columns[-5:].tolist() == ["value", "unit", "error", "trials", "weights_sha256"]
     assert {"quantity", "k"} <= set(table.columns)
-    # Next-token models have no psi: the measure is taken of the other one.
+    # Next-token models have no psi, so only the other model is measured.
     rolled = table[table["measure"] == "rollout_divergence"]
     assert rolled["objective"].unique().tolist() == ["nextlat"]
     assert set(rolled["unit"]) > {"nats"}
-    assert found["loss"].table["objective"].tolist().count("next_token") == 4
+    assert result["loss"].table["objective"].tolist().count("next_token") == 4
 
 
-def test_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_evaluation_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evaluation.evaluate(PAIR, ["loss", "layer_contributions"], progress=False).table
-    taken: list[str] = []
+    measured: list[str] = []
 
     def interrupted(name: str) -> Registered:
         real = MEASURES[name]
 
         @functools.wraps(real.take)
         def take(checkpoint: nlv.Checkpoint, **options: object) -> Measure:
-            taken.append(f"{name} of {checkpoint.card.objective}")
-            if len(taken) == 4:
+            measured.append(f"{name} of {checkpoint.card.objective}")
+            if len(measured) == 4:
                 raise KeyboardInterrupt
             return real.take(checkpoint, **options)
 
@@ -59,11 +59,11 @@ def test_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KeyboardInterrupt):
         evaluation.evaluate(PAIR, ["loss", "layer_contributions"], out=tmp_path, progress=False)
     done = evaluation.evaluate(PAIR, ["loss", "layer_contributions"], out=tmp_path, progress=False).table
-    assert taken[4:] == ["layer_contributions of nextlat"]
+    assert measured[4:] == ["layer_contributions of nextlat"]
     pd.testing.assert_frame_equal(done, whole)
 
 
-def test_a_part_of_other_weights_is_not_taken(tmp_path: Path) -> None:
+def test_a_kept_result_of_other_weights_is_not_used(tmp_path: Path) -> None:
     checkpoint = nlv.load("rrxor/nextlat")
     first = evaluation.evaluate([checkpoint], ["layer_contributions"], out=tmp_path, progress=False).table
     early = evaluation.evaluate([checkpoint.at(200)], ["layer_contributions"], out=tmp_path, progress=False).table
@@ -71,7 +71,7 @@ def test_a_part_of_other_weights_is_not_taken(tmp_path: Path) -> None:
     assert not first["value"].equals(early["value"])
 
 
-def test_a_damaged_part_is_measured_again(tmp_path: Path) -> None:
+def test_a_damaged_kept_result_is_measured_again(tmp_path: Path) -> None:
     checkpoint = nlv.load("rrxor/nextlat")
     first = evaluation.evaluate(checkpoint, "layer_contributions", out=tmp_path, progress=False).table
     (part,) = (tmp_path / "parts").iterdir()
@@ -90,7 +90,7 @@ def test_a_damaged_part_is_measured_again(tmp_path: Path) -> None:
         assert part.read_bytes() == whole
 
 
-def test_a_kept_part_is_the_same_table(tmp_path: Path) -> None:
+def test_a_kept_result_is_the_same_table(tmp_path: Path) -> None:
     """Whole numbers, infinities and missing values survive."""
     rows = [record("w", "nextlat", 0, value=np.inf, kl=np.nan, note=None, hits=3), record("w", "x", None, value=0.1)]
     table = pd.DataFrame(rows).astype({"hits": "Int64"})
@@ -101,7 +101,7 @@ def test_a_kept_part_is_the_same_table(tmp_path: Path) -> None:
     assert (again.name, again.by, again.unit, again.references) == ("m", (), "nats", {"floor": 0.5})
 
 
-def test_a_measure_of_the_users_own_is_taken_and_never_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_own_measure_is_never_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MEASURES, "mine", MEASURES["loss"])
 
     @measure("mine", key="mine", fits=lambda checkpoint: checkpoint.card.objective == "nextlat")
@@ -115,7 +115,7 @@ def test_a_measure_of_the_users_own_is_taken_and_never_kept(tmp_path: Path, monk
     assert not (tmp_path / "parts").exists()
 
 
-def test_one_run_may_be_given_alone() -> None:
+def test_a_single_run_may_be_given() -> None:
     for alone in ("rrxor/nextlat", nlv.load("rrxor/nextlat"), nlv.load("rrxor/nextlat").folder):
         assert evaluation.evaluate(alone, "loss", progress=False).table["model"].nunique() == 1
     latents = make_latents(n=4, length=6)
@@ -124,7 +124,7 @@ def test_one_run_may_be_given_alone() -> None:
             evaluation.evaluate(wrong, "loss", progress=False)
 
 
-def test_one_bad_card_hides_no_other_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_card_hides_no_other_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in PAIR:
         shutil.copytree(nlv.load(name).folder, tmp_path / name / "seed0")
     card = tmp_path / PAIR[0] / "seed0" / "card.json"
@@ -137,7 +137,7 @@ def test_one_bad_card_hides_no_other_run(tmp_path: Path, monkeypatch: pytest.Mon
         evaluation.evaluate([card.parent, PAIR[1]], "loss", progress=False)
 
 
-def test_models_whose_corpus_is_not_here_are_left_out_in_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_without_their_corpus_are_left_out_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     folders = [nlv.load(name).folder for name in ("text/next_token", "text/nextlat", "rrxor/nextlat")]
     monkeypatch.setattr(run, "shipped_folders", lambda: folders)
     with pytest.warns(UserWarning, match=r"left out .*next_token.*, .*nextlat.*: the text of this world") as warnings:
@@ -147,7 +147,7 @@ def test_models_whose_corpus_is_not_here_are_left_out_in_one_warning(monkeypatch
 
 
 @pytest.mark.parametrize(("names", "measures"), [(PAIR, ["loss"]), (PAIR, ["belief"]), (["taxi/nextlat"], ["loss"])])
-def test_tables_do_not_need_every_measure(names: list[str], measures: list[str]) -> None:
+def test_belief_table_works_without_some_measures(names: list[str], measures: list[str]) -> None:
     beliefs = evaluation.belief_table(evaluation.evaluate(names, measures, progress=False).table)
     assert beliefs.empty
     assert {"loss", "belief_r2", "belief_r2_error", "seed", "weights_sha256"} <= set(beliefs.columns)
@@ -177,7 +177,7 @@ def test_worlds_of_one_name_are_kept_apart() -> None:
     assert set(table.table["world"]) == {"mess3", "mess3:x=0.1"}
 
 
-def test_runs_of_one_objective_with_another_horizon_are_no_further_seeds() -> None:
+def test_runs_with_another_horizon_are_not_seeds_of_one_model() -> None:
     usual = nlv.load("mess3/nextlat")
     config = usual.card.config.model_copy(update={"horizon": 4, "steps": 10})
     other = replace(usual, card=usual.card.model_copy(update={"config": config}))
@@ -189,36 +189,36 @@ def test_runs_of_one_objective_with_another_horizon_are_no_further_seeds() -> No
     assert evaluation.evaluate([usual, other], "loss", progress=False).table["objective"].unique() == ["next_token"]
 
 
-def test_what_is_asked_wrongly() -> None:
+def test_bad_arguments_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'loss'"):
         evaluation.evaluate(PAIR, ["losses"], progress=False)
-    with pytest.raises(ValueError, match=r"'path_accuracy' can be taken of none .*rrxor"):
+    with pytest.raises(ValueError, match=r"'path_accuracy' fits none .*rrxor"):
         evaluation.evaluate(PAIR, ["path_accuracy"], progress=False)
     with pytest.raises(ValueError, match="checkpoints is empty"):
         evaluation.evaluate([], progress=False)
-    found = evaluation.evaluate([*PAIR, "mess3/nextlat"], ["loss"], progress=False)
+    result = evaluation.evaluate([*PAIR, "mess3/nextlat"], ["loss"], progress=False)
     with pytest.raises(ValueError, match="several worlds"):
-        found["loss"]
+        result["loss"]
     with pytest.raises(UnknownNameError, match="unknown measure 'belief'"):
-        found["belief"]
-    assert found.measures["loss", "mess3"].table["world"].unique().tolist() == ["mess3"]
+        result["belief"]
+    assert result.measures["loss", "mess3"].table["world"].unique().tolist() == ["mess3"]
 
 
 @pytest.mark.parametrize("table", ["results.csv", "results.parquet"])
-def test_written_whole(tmp_path: Path, table: str) -> None:
-    found = evaluation.evaluate(PAIR, ["loss", "transition_consistency"], progress=False)
-    written = evaluation.write_evaluation(found, tmp_path, table=table)
+def test_write_evaluation_writes_table_and_report(tmp_path: Path, table: str) -> None:
+    result = evaluation.evaluate(PAIR, ["loss", "transition_consistency"], progress=False)
+    written = evaluation.write_evaluation(result, tmp_path, table=table)
     assert [path.name for path in written] == [table, "report.html"]
     read = pd.read_csv(written[0]) if table.endswith("csv") else pd.read_parquet(written[0])
-    assert read["value"].tolist() == pytest.approx(found.table["value"].tolist(), rel=1e-5)
+    assert read["value"].tolist() == pytest.approx(result.table["value"].tolist(), rel=1e-5)
     page = written[1].read_text(encoding="utf-8")
     assert "transition consistency, rrxor" in page
     assert json.dumps(nlv.load(PAIR[1]).weights_sha256).strip('"') in page
     with pytest.raises(ValueError, match=r"results\.xlsx"):
-        evaluation.write_evaluation(found, tmp_path, table="results.xlsx")
+        evaluation.write_evaluation(result, tmp_path, table="results.xlsx")
 
 
-def test_the_battery_keeps_its_order_and_fits() -> None:
+def test_battery_keeps_its_order_and_filters_by_fit() -> None:
     names = evaluation.battery()
     assert set(MEASURES) == {*run.BASIC, *run._SHIPPED}, "a measure of the package is missing in _SHIPPED"
     assert names[:5] == ["loss", "training_cost", "belief", "board", "tokens_ahead"]

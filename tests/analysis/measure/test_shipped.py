@@ -1,4 +1,4 @@
-"""What is claimed of the shipped checkpoints, and that it can be measured again."""
+"""Claims about the shipped checkpoints, measured again."""
 
 import importlib.util
 import itertools
@@ -62,7 +62,7 @@ def test_every_shipped_checkpoint_is_in_the_table(results, models):
         assert of(results, world, objective)["seed"].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_build_measures_what_is_not_in_the_results(models, monkeypatch, tmp_path):
+def test_a_build_measures_only_what_results_lack(models, monkeypatch, tmp_path):
     monkeypatch.setattr(build, "RUNS", tmp_path)
     content = (paths.checkpoints_dir() / "results.csv").read_bytes()
     whole = build.as_text(content)
@@ -78,7 +78,7 @@ def test_a_build_measures_what_is_not_in_the_results(models, monkeypatch, tmp_pa
         build.missing(whole, models, ["los"])
 
 
-def test_variants_of_an_objective_are_models_of_their_own():
+def test_variants_of_an_objective_have_their_own_names():
     recipe = build.Recipe(overrides={"steps": 6}, own={"nextlat": {"lambda_h": 2.0}})
     recipe.variants["nextlat_d4"] = ("nextlat", {"horizon": 4})
     assert recipe.models == {
@@ -88,7 +88,7 @@ def test_variants_of_an_objective_are_models_of_their_own():
     }
 
 
-def test_shared_projections_are_models_beside_those_of_the_story():
+def test_shared_projections_are_compared_on_the_same_data():
     recipe = RECIPES["sharing/story"]
     shipped = [nlv.load("story/next_token", seed) for seed in range(recipe.seeds)]
     for name, (objective, options) in recipe.models.items():
@@ -102,7 +102,7 @@ def test_shared_projections_are_models_beside_those_of_the_story():
             assert model.card.metrics["loss"] >= model.card.metrics["floor"]
 
 
-def test_the_list_shows_the_headline_measure():
+def test_list_checkpoints_shows_the_headline_measure():
     shipped = nlv.list_checkpoints().set_index("name")
     assert set(shipped.loc[shipped.index.str.startswith("path_star/"), "measure"]) == {"accuracy"}
     assert set(shipped.loc[shipped.index.str.startswith("rrxor/"), "measure"]) == {"belief_r2"}
@@ -125,7 +125,7 @@ def test_nextlat_plans_and_next_token_does_not():
     assert measured["value"].tolist() == pytest.approx([row["nextlat"][0], row["next_token"][0]], abs=0.01)
 
 
-def test_the_jump_can_be_scrubbed_through():
+def test_snapshots_cover_the_jump_in_accuracy():
     checkpoint = nlv.load("path_star/nextlat")
     before, after = (checkpoint.at(step) for step in (checkpoint.snapshots[4], checkpoint.snapshots[-1]))
     accuracy = nlv.analysis.path_accuracy([before, after], "greedy", n=200, progress=False).table
@@ -144,7 +144,7 @@ def test_psi_tracks_past_the_training_length_where_the_transformer_is_at_chance(
     assert share["psi", 20].tolist() == pytest.approx(claimed, abs=0.05)
 
 
-def test_same_loss_different_knowledge(results):
+def test_same_loss_but_different_beliefs(results):
     next_token, nextlat = of(results, "rrxor", "next_token"), of(results, "rrxor", "nextlat")
     assert next_token["excess"].max() < 0.01
     assert nextlat["excess"].max() < 0.01
@@ -174,7 +174,7 @@ def test_shipped_weights_give_the_numbers_in_the_table(results, name):
     world, objective, seed = name.split("/")
     claimed = of(results, world, objective).query("seed == @seed", local_dict={"seed": int(seed[4:])}).iloc[0]
     assert measured["weights_sha256"] == claimed["weights_sha256"]
-    # The table was measured on another machine, perhaps: its last digits may differ.
+    # The table may have been measured on another machine, so its last digits may differ.
     assert measured[MEASURED].astype(float).to_numpy() == pytest.approx(claimed[MEASURED].astype(float), abs=2e-3)
 
 
@@ -185,7 +185,7 @@ def test_shipped_checkpoints_are_small():
 
 
 @pytest.mark.parametrize("objective", ["next_token", "nextlat"])
-def test_snapshots_show_the_picture_emerging(objective):
+def test_snapshots_show_beliefs_emerging(objective):
     checkpoint = nlv.load(f"rrxor/{objective}")
     assert checkpoint.snapshots == [200, 600, 1200, 2400, 4000]
     assert beliefs([checkpoint.at(200)])["belief_r2"].iloc[0] < 0.9

@@ -29,17 +29,17 @@ def blobs(n: int = 300, dim: int = 6, k: int = 4, seed: int = 0) -> tuple[np.nda
     return rng.normal(size=(k, dim))[classes] + rng.normal(size=(n, dim)), classes
 
 
-# Two checks fit mixed-up or near-singular rows on purpose and say so themselves.
+# Two checks fit shuffled or nearly singular rows on purpose, which gives warnings.
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @parametrize_with_checks([TorchLogisticProbe(), TorchRidgeProbe()])
-def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
+def test_estimators_pass_scikit_learns_checks(estimator: Any, check: Any) -> None:
     check(estimator)
 
 
 @pytest.mark.parametrize("k", [2, 3, 7])
 @pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
-def test_logistic_probe_is_scikit_learns(k: int, C: float) -> None:
+def test_logistic_probe_equals_scikit_learn(k: int, C: float) -> None:
     X, y = blobs(k=k)
     ours = TorchLogisticProbe(C=C, tol=1e-7).fit(X, y)
     theirs = LogisticRegression(C=C, tol=1e-9, max_iter=10_000).fit(X, y)
@@ -64,18 +64,18 @@ def test_logistic_probe_is_at_the_optimum(k: int, dim: int, power: float, seed: 
     np.testing.assert_allclose(wrong.mean(0), 0, atol=3e-5)
 
 
-def test_many_rows_are_fitted_as_well_in_single_precision() -> None:
+def test_many_rows_are_fitted_well_in_single_precision() -> None:
     X, y = blobs(9000, 12, 10)
     fitted, held_out = slice(0, 6000), slice(6000, None)
     ours = TorchLogisticProbe(tol=2e-3).fit(X[fitted].astype(np.float32), y[fitted])
     theirs = LogisticRegression().fit(X[fitted], y[fitted])
     assert ours.coef_.dtype == np.float32
     assert ours.score(X[held_out], y[held_out]) == pytest.approx(theirs.score(X[held_out], y[held_out]), abs=0.005)
-    losses = [log_loss(y[held_out], one.predict_proba(X[held_out])) for one in (ours, theirs)]
+    losses = [log_loss(y[held_out], item.predict_proba(X[held_out])) for item in (ours, theirs)]
     assert losses[0] == pytest.approx(losses[1], abs=0.002)
 
 
-def test_a_problem_fitted_beside_others_is_the_problem_alone() -> None:
+def test_problems_fitted_together_equal_problems_fitted_alone() -> None:
     X, y = blobs(400, k=5)
     rng = np.random.default_rng(1)
     rare = np.where(y < 2, y, -1)
@@ -100,11 +100,13 @@ def test_stochastic_start_is_seeded_and_close(monkeypatch: pytest.MonkeyPatch) -
     assert float(first.gradient) < 5e-3
     monkeypatch.setattr(softmax_fit, "SMALL", 10**9)
     exact = fit_softmax(data[0].double(), data[1], 6, tol=1e-6, max_iter=500)
-    read, wanted = (softmax(X @ one.coef[0].numpy().T + one.intercept[0].numpy(), axis=1) for one in (first, exact))
-    assert np.abs(read - wanted).mean() < 0.005
+    read, expected = (
+        softmax(X @ item.coef[0].numpy().T + item.intercept[0].numpy(), axis=1) for item in (first, exact)
+    )
+    assert np.abs(read - expected).mean() < 0.005
 
 
-def test_ridge_probe_is_scikit_learns() -> None:
+def test_ridge_probe_equals_scikit_learn() -> None:
     X, _ = blobs()
     Y = X @ np.arange(18.0).reshape(6, 3) + np.random.default_rng(2).normal(size=(300, 3)) + 4
     for alpha in (0.0, 1.0, 1e4):
@@ -115,7 +117,7 @@ def test_ridge_probe_is_scikit_learns() -> None:
     assert TorchRidgeProbe().fit(X, Y[:, 0]).predict(X).shape == (300,)
 
 
-def test_ridges_from_moments_are_those_fitted_row_by_row() -> None:
+def test_ridges_from_moments_equal_those_fitted_on_rows() -> None:
     rng = np.random.default_rng(0)
     X, _ = blobs(240, 5)
     X = X * np.array([1, 10, 0.1, 1, 1]) + np.array([0, 100, 0, 0, 3])
@@ -123,13 +125,13 @@ def test_ridges_from_moments_are_those_fitted_row_by_row() -> None:
     groups = np.repeat(np.arange(24), 10)
     fold = (np.random.default_rng(7).permutation(24) % FOLDS)[groups]
     targets = np.stack([X @ rng.normal(size=(5, 2)) + scale * rng.normal(size=(240, 2)) for scale in (0.1, 30)], 1)
-    found = fit_ridges(torch.tensor(X), torch.tensor(targets), torch.tensor(fold))
+    result = fit_ridges(torch.tensor(X), torch.tensor(targets), torch.tensor(fold))
     for i in range(2):
         alone = fit_ridge(X, targets[:, i], groups, 7)
-        assert float(found.alpha[i]) == alone.penalty
-        read = X @ found.coef[i].numpy().T + found.intercept[i].numpy()
+        assert float(result.alpha[i]) == alone.penalty
+        read = X @ result.coef[i].numpy().T + result.intercept[i].numpy()
         np.testing.assert_allclose(read, alone(X), atol=1e-8)
-    assert found.alpha[0] < found.alpha[1]
+    assert result.alpha[0] < result.alpha[1]
     some = targets.copy()
     some[::7, 1] = np.nan
     left = fit_ridges(torch.tensor(X), torch.tensor(some), torch.tensor(fold))
@@ -138,7 +140,7 @@ def test_ridges_from_moments_are_those_fitted_row_by_row() -> None:
     np.testing.assert_allclose(X @ left.coef[1].numpy().T + left.intercept[1].numpy(), alone_.predict(X), atol=1e-8)
 
 
-def test_probes_work_where_scikit_learn_does() -> None:
+def test_probes_work_in_scikit_learn_pipelines() -> None:
     X, y = blobs(120)
     names = np.array(list("abcd"))[y]
     search = GridSearchCV(
@@ -148,7 +150,7 @@ def test_probes_work_where_scikit_learn_does() -> None:
     assert clone(TorchRidgeProbe(alpha=3.0)).get_params() == {"alpha": 3.0, "device": "cpu"}
 
 
-def test_probes_say_what_is_wrong() -> None:
+def test_bad_input_is_named_in_the_error() -> None:
     X, y = blobs(50)
     with pytest.raises(ValueError, match=r"C must be positive, got 0"):
         TorchLogisticProbe(C=0).fit(X, y)

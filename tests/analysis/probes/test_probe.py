@@ -29,7 +29,7 @@ def with_hidden(latents: AnnData, hidden: np.ndarray) -> AnnData:
     return AnnData(hidden.astype(np.float32), obs=latents.obs.copy(), obsm=dict(latents.obsm), uns=dict(latents.uns))
 
 
-def test_identical_sequences_never_fall_on_both_sides() -> None:
+def test_identical_sequences_are_on_one_side_of_the_split() -> None:
     # 64 episodes of 3 RRXOR tokens are at most 8 different ones.
     latents = make_latents(n=64, length=3)
     train, test = split_episodes(latents)
@@ -55,8 +55,8 @@ def test_a_feature_that_names_the_episode_gains_nothing_held_out(trained: AnnDat
     rng = np.random.default_rng(0)
     names = with_hidden(trained, np.eye(episode.max() + 1)[episode])
     names.obs["luck"] = rng.normal(size=episode.max() + 1)[episode]
-    found = probe(names, "luck")
-    assert found.score < 0.05
+    result = probe(names, "luck")
+    assert result.score < 0.05
     # Split by row, the same feature would have looked perfect.
     rows = rng.permutation(trained.n_obs)
     fitted = Ridge(1e-3).fit(names.X[rows[:700]], names.obs["luck"].iloc[rows[:700]])
@@ -69,7 +69,7 @@ def test_prefixes_are_equal_exactly_when_the_tokens_read_are(trained: AnnData) -
     assert len(set(read)) == len(set(ids)) == len(set(zip(read, ids, strict=True)))
 
 
-def test_ridge_is_scikit_learns_with_alpha_from_the_same_folds() -> None:
+def test_ridge_equals_scikit_learn_with_the_same_folds() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 5)) * [1, 5, 0.1, 2, 1] + 3
     Y = X @ rng.normal(size=(5, 2)) + 3 * rng.normal(size=(60, 2))
@@ -85,28 +85,28 @@ def test_ridge_is_scikit_learns_with_alpha_from_the_same_folds() -> None:
 
 
 def test_score_is_r2_of_held_out_rows(trained: AnnData) -> None:
-    found = probe(trained, site="block0", min_position=2)
-    belief, read = trained.obsm["belief"][found.test_rows], found.predict(trained)[found.test_rows]
-    assert found.score == pytest.approx(r2_score(belief, read, multioutput="variance_weighted"))
-    assert column(trained, "position")[found.test_rows].min() == 2
-    assert found.interval[0] < found.score < found.interval[1]
-    assert not set(found.train_episodes) & set(found.test_episodes)
+    result = probe(trained, site="block0", min_position=2)
+    belief, read = trained.obsm["belief"][result.test_rows], result.predict(trained)[result.test_rows]
+    assert result.score == pytest.approx(r2_score(belief, read, multioutput="variance_weighted"))
+    assert column(trained, "position")[result.test_rows].min() == 2
+    assert result.interval[0] < result.score < result.interval[1]
+    assert not set(result.train_episodes) & set(result.test_episodes)
 
 
 @pytest.mark.parametrize("world", ["rrxor", "mess3"])
-def test_logistic_is_scikit_learns(world: str) -> None:
+def test_logistic_regression_equals_scikit_learn(world: str) -> None:
     latents = make_latents(world, n=60, length=6, noise=0.3)
-    found = probe(latents, "state")
+    result = probe(latents, "state")
     X, y = latents.X.astype(np.float64), column(latents, "state")
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000, tol=1e-8))
-    model.fit(X[found.train_rows], y[found.train_rows])
-    np.testing.assert_allclose(found.predict(latents), model.predict_proba(X), atol=0.004)
-    assert found.names == tuple(model.classes_)
-    assert found.score == pytest.approx(model.score(X[found.test_rows], y[found.test_rows]), abs=0.02)
-    belief = latents.obsm["belief"][found.test_rows]
-    assert found.ceiling == pytest.approx(belief.max(1).mean())
-    assert found.chance is not None
-    assert found.chance < found.score < found.ceiling + 0.1
+    model.fit(X[result.train_rows], y[result.train_rows])
+    np.testing.assert_allclose(result.predict(latents), model.predict_proba(X), atol=0.004)
+    assert result.names == tuple(model.classes_)
+    assert result.score == pytest.approx(model.score(X[result.test_rows], y[result.test_rows]), abs=0.02)
+    belief = latents.obsm["belief"][result.test_rows]
+    assert result.ceiling == pytest.approx(belief.max(1).mean())
+    assert result.chance is not None
+    assert result.chance < result.score < result.ceiling + 0.1
 
 
 def test_two_classes_and_classes_never_fitted() -> None:
@@ -123,12 +123,12 @@ def test_two_classes_and_classes_never_fitted() -> None:
 
 
 def test_controls_are_low(trained: AnnData, untrained: AnnData) -> None:
-    found = probe(trained, untrained=untrained)
-    assert found.score > 0.9
-    assert abs(found.shuffled) < 0.2
-    assert found.untrained is not None
-    assert found.untrained < 0.5
-    assert found.ceiling == 1.0
+    result = probe(trained, untrained=untrained)
+    assert result.score > 0.9
+    assert abs(result.shuffled) < 0.2
+    assert result.untrained is not None
+    assert result.untrained < 0.5
+    assert result.ceiling == 1.0
     assert probe(trained).untrained is None
 
 
@@ -143,7 +143,7 @@ def test_shuffled_control_keeps_the_position_unless_it_fixes_the_target() -> Non
     assert "shuffles rows, not episodes" in fixed.note
 
 
-def test_the_balanced_score_is_that_of_scikit_learn(trained: AnnData) -> None:
+def test_the_balanced_score_equals_scikit_learn(trained: AnnData) -> None:
     result = probe(trained, "state", n_bootstrap=5)
     read = np.array(result.names)[result.predict(trained)[result.test_rows].argmax(axis=1)]
     true = trained.obs["state"].astype(str).to_numpy()[result.test_rows]
@@ -207,9 +207,9 @@ def test_interval_covers_the_truth() -> None:
     noisy.obsm["truth"] = signal + shared
     inside, widths = 0, []
     for seed in range(20):
-        found = probe(noisy, "truth", seed=seed)
-        inside += found.interval[0] <= 0.5 <= found.interval[1]
-        widths.append(found.interval[1] - found.interval[0])
+        result = probe(noisy, "truth", seed=seed)
+        inside += result.interval[0] <= 0.5 <= result.interval[1]
+        widths.append(result.interval[1] - result.interval[0])
     assert inside >= 16
     assert 0.05 < np.mean(widths) < 0.3
 
@@ -220,24 +220,24 @@ def test_same_seed_same_numbers(trained: AnnData) -> None:
 
 
 def test_predict_reads_raw_latents_in_the_targets_units(trained: AnnData, untrained: AnnData) -> None:
-    found = probe(trained)
-    assert found.names == ("start", "first 0", "first 1", "XOR 1", "XOR 0")
-    by_hand = trained.X.astype(np.float64) @ found.coef.T + found.intercept
-    np.testing.assert_allclose(found.predict(trained), by_hand)
-    assert np.abs(found.predict(trained) - trained.obsm["belief"]).mean() < 0.1
-    np.testing.assert_allclose(found.predict(trained[5:9]), by_hand[5:9])
+    result = probe(trained)
+    assert result.names == ("start", "first 0", "first 1", "XOR 1", "XOR 0")
+    by_hand = trained.X.astype(np.float64) @ result.coef.T + result.intercept
+    np.testing.assert_allclose(result.predict(trained), by_hand)
+    assert np.abs(result.predict(trained) - trained.obsm["belief"]).mean() < 0.1
+    np.testing.assert_allclose(result.predict(trained[5:9]), by_hand[5:9])
     with pytest.raises(LatentsError, match="holds for one model"):
-        found.predict(untrained)
+        result.predict(untrained)
     with pytest.raises(LatentsError, match="width 16"):
-        found.read(np.zeros((2, 3)))
+        result.read(np.zeros((2, 3)))
 
 
 def test_numeric_and_boolean_columns_are_targets(trained: AnnData) -> None:
     latents = trained.copy()
     latents.obs["odd"] = column(latents, "position") % 2 == 1
     assert probe(latents, "odd").metric == "accuracy"
-    found = probe(latents, "position")
-    assert (found.metric, found.names) == ("R2", ("position",))
+    result = probe(latents, "position")
+    assert (result.metric, result.names) == ("R2", ("position",))
     assert probe(latents, "token").ceiling == 1.0
     assert probe(latents, "next_token_probs_exact").names == ("0", "1")
 
@@ -247,20 +247,20 @@ def test_sites_and_positions(trained: AnnData, untrained: AnnData) -> None:
     assert list(table["site"]) == ["embed", "block0", "block1", "hidden"]
     assert table["score"].is_monotonic_increasing
     assert list(probe_sites(trained, sites=["hidden", "all"])["site"]) == ["hidden", "all"]
-    found = probe(trained, min_position=2)
-    positions = probe_positions(trained, found)
+    result = probe(trained, min_position=2)
+    positions = probe_positions(trained, result)
     assert list(positions["position"]) == list(range(2, 11))
-    assert positions["rows"].sum() == found.test_rows.size
+    assert positions["rows"].sum() == result.test_rows.size
     assert positions["score"].iloc[-1] > 0.9
     with pytest.raises(LatentsError, match="very latents"):
-        probe_positions(trained[:20], found)
+        probe_positions(trained[:20], result)
 
 
-def test_unseen_prefixes_are_scored_apart() -> None:
-    found = probe(make_latents(n=128, length=12))
-    assert found.unseen is not None
-    assert 30 <= found.unseen_rows < found.test_rows.size
-    assert found.unseen > 0.9
+def test_unseen_prefixes_have_their_own_score() -> None:
+    result = probe(make_latents(n=128, length=12))
+    assert result.unseen is not None
+    assert 30 <= result.unseen_rows < result.test_rows.size
+    assert result.unseen > 0.9
     assert probe(make_latents(n=64, length=4)).unseen is None
 
 
@@ -281,7 +281,7 @@ def test_html_is_escaped(trained: AnnData) -> None:
     assert "shuffled labels" in shown
 
 
-def test_bad_input_is_named(trained: AnnData) -> None:
+def test_bad_input_is_named_in_the_error(trained: AnnData) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'belief'"):
         probe(trained, "belif")
     with pytest.raises(UnknownNameError, match="Did you mean 'block1'"):

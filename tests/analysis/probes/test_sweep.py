@@ -23,21 +23,21 @@ QUIET: dict[str, Any] = {"progress": False}
 
 
 def relabelled(latents: AnnData, objective: str, seed: int) -> AnnData:
-    """The same latents as those of another run."""
+    """Return the same latents under the name of another run."""
     mine = latents.copy()
-    its = dict(mine.uns["nextlat_viz"])
-    card = json.loads(its["card"]) | {"objective": objective, "seed": seed}
-    its |= {"card": json.dumps(card), "label": objective, "name": f"rrxor/{objective}/seed{seed}"}
-    mine.uns["nextlat_viz"] = its
+    about = dict(mine.uns["nextlat_viz"])
+    card = json.loads(about["card"]) | {"objective": objective, "seed": seed}
+    about |= {"card": json.dumps(card), "label": objective, "name": f"rrxor/{objective}/seed{seed}"}
+    mine.uns["nextlat_viz"] = about
     return mine
 
 
 @pytest.fixture(scope="module")
 def runs() -> list[AnnData]:
     """Two objectives, two seeds; all read the same episodes."""
-    one, other = make_latents(n=80, length=10), make_latents(label="next-token", noise=0.8, n=80, length=10)
+    first, other = make_latents(n=80, length=10), make_latents(label="next-token", noise=0.8, n=80, length=10)
     return [
-        relabelled(table, name, seed) for table, name in ((one, "nextlat"), (other, "next_token")) for seed in (0, 1)
+        relabelled(table, name, seed) for table, name in ((first, "nextlat"), (other, "next_token")) for seed in (0, 1)
     ]
 
 
@@ -47,20 +47,20 @@ def swept(runs: list[AnnData]) -> ProbeSweep:
 
 
 def ahead(latents: AnnData, values: np.ndarray, offset: int) -> tuple[np.ndarray, list[Any]]:
-    """Literally: for each row the value so many rows on, if that is the same episode still."""
+    """Return for each row the value `offset` rows later, if it is of the same episode."""
     episode = latents.obs["episode"].to_numpy()
-    rows, found = [], []
+    rows, result = [], []
     for i in range(latents.n_obs):
         if i + offset < latents.n_obs and episode[i + offset] == episode[i]:
             rows.append(i)
-            found.append(values[i + offset])
-    return np.array(rows), found
+            result.append(values[i + offset])
+    return np.array(rows), result
 
 
-def test_classes_are_read_as_scikit_learn_reads_them(trained: AnnData) -> None:
-    found = probe_sweep(trained, sites=["block0", "hidden"], offsets=[0, 2, 5], tol=1e-5, controls=(), **QUIET)
+def test_classes_are_read_as_by_scikit_learn(trained: AnnData) -> None:
+    result = probe_sweep(trained, sites=["block0", "hidden"], offsets=[0, 2, 5], tol=1e-5, controls=(), **QUIET)
     train, test = split_episodes(trained)
-    for _, row in found.table.iterrows():
+    for _, row in result.table.iterrows():
         X = trained.X if row["site"] == "hidden" else trained.layers["block0"]
         rows, tokens = ahead(trained, trained.obs["token"].astype(str).to_numpy(), row["offset"])
         y = dict(zip(rows, tokens, strict=True))
@@ -75,34 +75,34 @@ def test_classes_are_read_as_scikit_learn_reads_them(trained: AnnData) -> None:
         assert (row["trials"], row["fitted"], row["unseen"]) == (len(b), len(a), 0)
         share = np.bincount([list(theirs.classes_).index(y[r]) for r in a]) / len(a)
         assert row["prior"] == pytest.approx(-np.log(share[true]).mean(), abs=1e-3)
-    assert found.by == ("offset", "site")
-    assert (found.unit, found.better) == ("nats", "lower")
+    assert result.by == ("offset", "site")
+    assert (result.unit, result.better) == ("nats", "lower")
 
 
 def test_numbers_are_read_by_ridge(trained: AnnData) -> None:
-    found = probe_sweep(trained, "belief", sites="hidden", offsets=[0, 3], controls=(), **QUIET)
+    result = probe_sweep(trained, "belief", sites="hidden", offsets=[0, 3], controls=(), **QUIET)
     train, test = split_episodes(trained)
-    for _, row in found.table.iterrows():
+    for _, row in result.table.iterrows():
         rows, beliefs = ahead(trained, trained.obsm["belief"], row["offset"])
         Y = dict(zip(rows, beliefs, strict=True))
         a, b = (np.array([r for r in side if r in Y]) for side in (train, test))
         theirs = make_pipeline(StandardScaler(), Ridge(row["penalty"])).fit(trained.X[a], np.stack([Y[r] for r in a]))
-        wanted = np.stack([Y[r] for r in b])
-        wrong = np.square(theirs.predict(trained.X[b]) - wanted).sum()
-        assert row["value"] == pytest.approx(1 - wrong / np.square(wanted - wanted.mean(0)).sum(), abs=1e-5)
+        expected = np.stack([Y[r] for r in b])
+        wrong = np.square(theirs.predict(trained.X[b]) - expected).sum()
+        assert row["value"] == pytest.approx(1 - wrong / np.square(expected - expected.mean(0)).sum(), abs=1e-5)
     now = probe(trained, "belief", n_bootstrap=1)
-    assert found.table["value"][0] == pytest.approx(now.score, abs=1e-6)
-    assert found.unit == "R2"
+    assert result.table["value"][0] == pytest.approx(now.score, abs=1e-6)
+    assert result.unit == "R2"
 
 
-def test_controls_know_nothing(trained: AnnData, untrained: AnnData) -> None:
-    found = probe_sweep(trained, "state", sites="hidden", offsets=[0, 1], untrained=untrained, **QUIET).table
-    assert (found["accuracy"] > found["untrained_accuracy"] + 0.05).all()
-    assert (found["value"] < found["untrained"]).all()
-    assert (found["selectivity"] == found["accuracy"] - found["shuffled_accuracy"]).all()
-    assert (found["shuffled"] > found["value"]).all()
-    assert found["selectivity"].iloc[0] > 0.2
-    # The very numbers, whether or not the controls are fitted beside them.
+def test_controls_score_like_class_frequencies(trained: AnnData, untrained: AnnData) -> None:
+    result = probe_sweep(trained, "state", sites="hidden", offsets=[0, 1], untrained=untrained, **QUIET).table
+    assert (result["accuracy"] > result["untrained_accuracy"] + 0.05).all()
+    assert (result["value"] < result["untrained"]).all()
+    assert (result["selectivity"] == result["accuracy"] - result["shuffled_accuracy"]).all()
+    assert (result["shuffled"] > result["value"]).all()
+    assert result["selectivity"].iloc[0] > 0.2
+    # The scores are the same whether or not controls are fitted with them.
     alone = probe_sweep(trained, "state", sites="hidden", offsets=[0, 1], controls=(), tol=1e-5, **QUIET).table
     beside = probe_sweep(trained, "state", sites="hidden", offsets=[0, 1], tol=1e-5, **QUIET).table
     np.testing.assert_allclose(alone["value"], beside["value"], atol=1e-4)
@@ -110,25 +110,25 @@ def test_controls_know_nothing(trained: AnnData, untrained: AnnData) -> None:
 
 
 def test_shuffled_beliefs_cannot_be_read(trained: AnnData, untrained: AnnData) -> None:
-    found = probe_sweep(trained, "belief", sites="hidden", offsets=[0], untrained=untrained, **QUIET).table
-    assert abs(found["shuffled"][0]) < 0.15
-    assert found["selectivity"][0] == pytest.approx(found["value"][0] - found["shuffled"][0])
-    assert found["untrained"][0] < found["value"][0]
+    result = probe_sweep(trained, "belief", sites="hidden", offsets=[0], untrained=untrained, **QUIET).table
+    assert abs(result["shuffled"][0]) < 0.15
+    assert result["selectivity"][0] == pytest.approx(result["value"][0] - result["shuffled"][0])
+    assert result["untrained"][0] < result["value"][0]
 
 
-def test_every_run_is_there_and_relative_to_its_seed(swept: ProbeSweep) -> None:
+def test_every_run_is_kept_and_compared_with_its_seed(swept: ProbeSweep) -> None:
     assert len(swept.table) == 4 * 3
     difference = swept.relative_to("next_token")
     assert set(difference.table["objective"]) == {"nextlat"}
     for _, row in difference.table.iterrows():
         same = swept.table[(swept.table["seed"] == row["seed"]) & (swept.table["offset"] == row["offset"])]
-        one, other = (float(same[same["objective"] == name]["value"].iloc[0]) for name in ("nextlat", "next_token"))
-        assert row["value"] == pytest.approx(one - other)
+        first, other = (float(same[same["objective"] == name]["value"].iloc[0]) for name in ("nextlat", "next_token"))
+        assert row["value"] == pytest.approx(first - other)
     assert dict(difference.references) == {"next_token": 0.0}
     assert swept.compare()["difference"].iloc[1] == pytest.approx(difference.summary()["mean"].iloc[1])
 
 
-def test_relative_to_wants_a_baseline_for_every_seed(swept: ProbeSweep, runs: list[AnnData]) -> None:
+def test_relative_to_needs_a_baseline_for_every_seed(swept: ProbeSweep, runs: list[AnnData]) -> None:
     with pytest.raises(UnknownNameError, match="unknown objective 'mtp'"):
         swept.relative_to("mtp")
     with pytest.raises(ValueError, match=r"next_token has no run of world 'rrxor' and seed 1, which nextlat has"):
@@ -137,7 +137,7 @@ def test_relative_to_wants_a_baseline_for_every_seed(swept: ProbeSweep, runs: li
         probe_sweep(runs[:1], sites="hidden", offsets=[1], **QUIET).relative_to("nextlat")
 
 
-def test_other_scores_and_sums(swept: ProbeSweep, runs: list[AnnData]) -> None:
+def test_scored_by_and_addition(swept: ProbeSweep, runs: list[AnnData]) -> None:
     accuracy = swept.scored_by("accuracy")
     assert (accuracy.unit, accuracy.better) == ("share", "higher")
     np.testing.assert_array_equal(accuracy.table["value"], swept.table["accuracy"])
@@ -146,28 +146,28 @@ def test_other_scores_and_sums(swept: ProbeSweep, runs: list[AnnData]) -> None:
     assert swept.scored_by("shuffled").unit == "nats"
     with pytest.raises(UnknownNameError, match=r"unknown score 'acuracy'\. Did you mean 'accuracy'"):
         swept.scored_by("acuracy")
-    parts = [probe_sweep(one, sites="hidden", offsets=(0, 1, 3), **QUIET) for one in runs]
+    parts = [probe_sweep(table, sites="hidden", offsets=(0, 1, 3), **QUIET) for table in runs]
     together = parts[0] + parts[1] + parts[2] + parts[3]
     pd.testing.assert_frame_equal(together.table, swept.table)
     assert isinstance(together, ProbeSweep)
 
 
 def test_several_targets_of_one_kind(trained: AnnData) -> None:
-    found = probe_sweep(trained, ["token", "state"], sites="hidden", offsets=[0, 1], **QUIET)
-    assert found.by == ("offset", "site", "target")
-    assert found.table["target"].tolist() == ["token", "token", "state", "state"]
+    result = probe_sweep(trained, ["token", "state"], sites="hidden", offsets=[0, 1], **QUIET)
+    assert result.by == ("offset", "site", "target")
+    assert result.table["target"].tolist() == ["token", "token", "state", "state"]
     with pytest.raises(ValueError, match="'belief' is read as numbers and 'token' as classes"):
         probe_sweep(trained, ["token", "belief"], sites="hidden", offsets=[0], **QUIET)
 
 
-def test_positions_choose_what_is_read_not_what_is_foretold(trained: AnnData) -> None:
-    found = probe_sweep(trained, sites="hidden", offsets=[0, 4], positions=[2, 3], **QUIET).table
+def test_positions_choose_the_rows_that_are_read(trained: AnnData) -> None:
+    result = probe_sweep(trained, sites="hidden", offsets=[0, 4], positions=[2, 3], **QUIET).table
     _, test = split_episodes(trained)
     position = trained.obs["position"].to_numpy()[test]
-    assert found["trials"].tolist() == [np.isin(position, [2, 3]).sum()] * 2
+    assert result["trials"].tolist() == [np.isin(position, [2, 3]).sum()] * 2
 
 
-def test_a_class_never_fitted_is_counted_wrong_at_a_finite_price(trained: AnnData) -> None:
+def test_a_class_never_fitted_counts_as_wrong_with_finite_loss(trained: AnnData) -> None:
     mine = trained.copy()
     _, test = split_episodes(mine)
     names = mine.obs["token"].astype(str).to_numpy()
@@ -197,7 +197,7 @@ def test_error_of_a_mean_over_groups_by_hand() -> None:
     assert alone == pytest.approx(values.std(ddof=1) / 2)
 
 
-def test_sweeps_say_what_is_wrong(trained: AnnData, untrained: AnnData, small: AnnData) -> None:
+def test_bad_input_is_named_in_the_error(trained: AnnData, untrained: AnnData, small: AnnData) -> None:
     def refuse(kind: type[Exception], match: str, latents: Any = trained, **options: Any) -> None:
         with pytest.raises(kind, match=match):
             probe_sweep(latents, **{"sites": "hidden", "offsets": [1], **QUIET, **options})
@@ -243,7 +243,7 @@ def test_a_board_is_swept_square_by_square() -> None:
     assert (rows["shuffled_accuracy"] < rows["accuracy"] - 0.02).all()
 
 
-def test_position_is_controlled_by_shuffled_rows(trained: AnnData) -> None:
+def test_a_target_fixed_by_position_is_controlled_by_shuffled_rows(trained: AnnData) -> None:
     row = probe_sweep(trained, "position", sites="hidden", offsets=[0, 2], **QUIET).table
     assert (row["shuffled"].abs() < 0.2).all()
     assert (row["selectivity"] > 0.1).all()

@@ -32,7 +32,7 @@ class Chain:
             self.tokens[:, t] = [rng.choice(TOKENS, p=p[token]) for token in self.tokens[:, t - 1]]
 
     def loss(self, now: np.ndarray, following: np.ndarray) -> float:
-        """Cross-entropy of the true law."""
+        """Return the cross-entropy of the true law."""
         log_p = self.logits - logsumexp(self.logits, axis=1, keepdims=True)
         return float(-log_p[now, following].mean())
 
@@ -48,7 +48,7 @@ def latents(chain: Chain) -> AnnData:
     return extract(torch.nn.Sequential(embedding), chain.tokens, ["0"], progress=False)
 
 
-def test_it_finds_the_law_with_few_rows_and_the_control_finds_frequencies(chain: Chain, latents: AnnData) -> None:
+def test_the_probe_finds_the_law_and_the_control_finds_frequencies(chain: Chain, latents: AnnData) -> None:
     sweep = probe_sweep(latents, "token", "hidden", (1,), head=chain.head, untrained=noise(latents), progress=False)
     (row,) = sweep.table.to_dict("records")
     _, test = split_episodes(latents)
@@ -69,7 +69,7 @@ def noise(latents: AnnData) -> AnnData:
     return table
 
 
-def test_it_agrees_with_the_full_probe_where_the_head_spans_all_tokens() -> None:
+def test_a_head_of_full_rank_gives_the_full_probe() -> None:
     checkpoint = nlv.load("rrxor/nextlat")
     table = nlv.extract(checkpoint, checkpoint.world.sample(150, 12, seed=1), [], progress=False)
     full, through = (
@@ -81,7 +81,7 @@ def test_it_agrees_with_the_full_probe_where_the_head_spans_all_tokens() -> None
     np.testing.assert_allclose(through["accuracy"], full["accuracy"], atol=5e-3)
 
 
-def test_the_objective_is_that_of_the_full_fit() -> None:
+def test_the_objective_equals_that_of_the_full_fit() -> None:
     rng = np.random.default_rng(3)
     X, targets = torch.tensor(rng.normal(size=(400, 4))), torch.tensor(rng.integers(6, size=(400, 2)))
     whole = fit_softmax(X, targets, 6, tol=1e-7, max_iter=1000)
@@ -99,13 +99,13 @@ def test_tokens_ahead_reads_through_the_unembedding() -> None:
     full, through = (tokens_ahead(checkpoint, [1, 2], 100, through=name).table for name in ("auto", "unembedding"))
     np.testing.assert_allclose(through["value"], full["value"], atol=5e-3)
     np.testing.assert_allclose(through["untrained"], full["untrained"], atol=5e-3)
-    given = tokens_ahead(checkpoint, [1, 2], nlv.latents.heldout(checkpoint, 100)).table
-    pd.testing.assert_frame_equal(given, full)
+    of_episodes = tokens_ahead(checkpoint, [1, 2], nlv.latents.heldout(checkpoint, 100)).table
+    pd.testing.assert_frame_equal(of_episodes, full)
     with pytest.raises(UnknownNameError, match="through"):
         tokens_ahead(checkpoint, [1], 100, through="unembeding")
 
 
-def test_heads_that_do_not_fit(chain: Chain, latents: AnnData) -> None:
+def test_heads_of_the_wrong_shape_are_refused(chain: Chain, latents: AnnData) -> None:
     options = {"sites": "hidden", "offsets": (1,), "progress": False}
     with pytest.raises(ValueError, match=r"head has 5 tokens, and token \d+ occurs: give the head of this model"):
         probe_sweep(latents, head=chain.head[:5], **options)

@@ -24,27 +24,27 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_is_stored_is_loaded(tmp_path: Path, stored: Stored) -> None:
+def test_a_stored_projection_is_loaded(tmp_path: Path, stored: Stored) -> None:
     cache = ProjectionCache(user=tmp_path / "deep" / "folder")
     assert cache.load(KEY) is None
     cache.store(KEY, stored, {"label": "<NextLat>"})
-    found = cache.load(KEY)
-    assert found is not None
-    np.testing.assert_array_equal(found.coordinates, stored.coordinates)
-    np.testing.assert_array_equal(found.fingerprint, stored.fingerprint)
-    assert found.trustworthiness == 0.9
+    result = cache.load(KEY)
+    assert result is not None
+    np.testing.assert_array_equal(result.coordinates, stored.coordinates)
+    np.testing.assert_array_equal(result.fingerprint, stored.fingerprint)
+    assert result.trustworthiness == 0.9
     assert files(tmp_path / "deep" / "folder") == [f"{KEY}.safetensors"]
 
 
-def test_shipped_comes_first_and_is_never_written(tmp_path: Path, stored: Stored) -> None:
+def test_the_shipped_folder_is_read_first_and_never_written(tmp_path: Path, stored: Stored) -> None:
     shipped, user = tmp_path / "shipped", tmp_path / "user"
     ProjectionCache(user=shipped).store(KEY, stored, {})
     cache = ProjectionCache((tmp_path / "absent", shipped), user)
     assert cache.load(KEY) is not None
     cache.store(KEY, stored._replace(trustworthiness=0.1), {})
-    found = cache.load(KEY)
-    assert found is not None
-    assert found.trustworthiness == 0.9
+    result = cache.load(KEY)
+    assert result is not None
+    assert result.trustworthiness == 0.9
     assert ProjectionCache(user=user).load(KEY).trustworthiness == 0.1  # type: ignore[union-attr]
 
 
@@ -66,7 +66,7 @@ def test_a_corrupt_file_is_ignored_with_a_warning(tmp_path: Path, stored: Stored
     assert cache.load(key) is not None
 
 
-def test_no_changed_byte_goes_unnoticed(tmp_path: Path, stored: Stored) -> None:
+def test_every_changed_byte_is_noticed(tmp_path: Path, stored: Stored) -> None:
     cache = ProjectionCache(user=tmp_path)
     cache.store(KEY, stored, {"label": "NextLat"})
     path = tmp_path / f"{KEY}.safetensors"
@@ -119,7 +119,7 @@ def test_keys_depend_on_contents_not_order() -> None:
     assert len(KEY) == 64
 
 
-def test_fingerprints_bear_rounding_and_nothing_more() -> None:
+def test_fingerprints_tolerate_rounding_only() -> None:
     X = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     assert alike(fingerprint(X), fingerprint(X + 1e-6))
     assert not alike(fingerprint(X), fingerprint(X * 1.1))
@@ -133,8 +133,8 @@ def test_default_cache_looks_in_both_folders() -> None:
     assert cache.user == paths.cache_dir() / "projections"
 
 
-def test_one_folder_in_place_of_several_is_refused(tmp_path: Path) -> None:
-    # Called past the checks of types that only run in the tests.
+def test_a_single_folder_as_shipped_is_refused(tmp_path: Path) -> None:
+    # Unwrapped, because the type checks of the tests would raise first.
     cache = object.__new__(ProjectionCache)
     object.__setattr__(cache, "shipped", tmp_path)
     with pytest.raises(TypeError, match=r"shipped must be several folders to read, got .*give ProjectionCache"):

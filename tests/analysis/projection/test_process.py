@@ -21,7 +21,7 @@ from nextlat_viz.analysis.projection.umap import Progress
 from nextlat_viz.errors import LatentsError
 
 ROOT = Path(__file__).parents[3]
-# A UMAP that needs no compiling: the seed says what goes wrong.
+# A stand-in for UMAP that needs no compiling. The seed chooses the failure.
 STAND_IN = """
 import os, time
 class UMAP:
@@ -45,7 +45,7 @@ PARAMS = {"n_neighbors": 5, "min_dist": 0.1, "n_epochs": 3, "seed": 0}
 
 
 class Stop(Exception):
-    """What a reader's cancel raises."""
+    """Raised by a cancel."""
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     process.close_workers()
 
 
-def test_progress_layout_and_no_files_left(stand_in: Path, X: np.ndarray) -> None:
+def test_progress_is_reported_and_no_files_are_left(stand_in: Path, X: np.ndarray) -> None:
     reports: list[Progress] = []
     np.testing.assert_array_equal(_lay_out(X, reports.append, **PARAMS), X[:, :2])
     stages = list(dict.fromkeys(now.stage for now in reports))
@@ -80,7 +80,7 @@ def test_progress_layout_and_no_files_left(stand_in: Path, X: np.ndarray) -> Non
     assert list(stand_in.iterdir()) == []
 
 
-def test_the_next_layout_uses_the_same_worker(stand_in: Path, X: np.ndarray) -> None:
+def test_the_worker_is_reused(stand_in: Path, X: np.ndarray) -> None:
     _lay_out(X, **PARAMS)
     (worker,) = process._idle
     _lay_out(X, **PARAMS)
@@ -92,13 +92,13 @@ def test_the_next_layout_uses_the_same_worker(stand_in: Path, X: np.ndarray) -> 
 
 
 @pytest.mark.parametrize(("seed", "message"), [(1, "ValueError: no layout for <b>"), (2, "ended with code 9")])
-def test_a_worker_that_fails_says_why(stand_in: Path, X: np.ndarray, seed: int, message: str) -> None:
+def test_errors_of_the_worker_are_reported(stand_in: Path, X: np.ndarray, seed: int, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         _lay_out(X, **{**PARAMS, "seed": seed})
     assert list(stand_in.iterdir()) == []
 
 
-def test_progress_is_called_while_the_worker_is_silent_and_what_it_raises_ends_the_process(
+def test_an_exception_from_progress_kills_a_silent_worker(
     stand_in: Path, X: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workers, beats = [], 0
@@ -120,7 +120,7 @@ def test_progress_is_called_while_the_worker_is_silent_and_what_it_raises_ends_t
     assert process._idle == []
 
 
-def test_a_worker_ends_with_the_notebook_even_in_the_middle(stand_in: Path, X: np.ndarray, tmp_path: Path) -> None:
+def test_the_worker_ends_with_its_caller_even_during_a_layout(stand_in: Path, X: np.ndarray, tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     save_file({"X": X}, tmp_path / "rows.safetensors")
@@ -142,8 +142,8 @@ def test_a_worker_ends_with_the_notebook_even_in_the_middle(stand_in: Path, X: n
         assert worker.wait(PATIENCE) == 0
 
 
-def test_a_kernel_can_exit_in_the_middle(stand_in: Path, tmp_path: Path) -> None:
-    """Neither the thread that waits nor the worker keeps the caller from ending, however it ends."""
+def test_the_caller_can_exit_during_a_layout(stand_in: Path, tmp_path: Path) -> None:
+    """Neither the waiting thread nor the worker keeps the caller from ending, by exit or by a signal."""
     code = f"""
 import os, threading, numpy as np
 from nextlat_viz.analysis.projection import process
@@ -174,7 +174,7 @@ if os.environ["ENDING"] == "kill":
             time.sleep(0.05)
 
 
-def test_projections_come_from_the_cache_the_second_time(stand_in: Path, trained: AnnData, tmp_path: Path) -> None:
+def test_the_second_projection_comes_from_the_cache(stand_in: Path, trained: AnnData, tmp_path: Path) -> None:
     options = {"cache": ProjectionCache(user=tmp_path / "projections"), "n_epochs": 3}
     reports: list[Progress] = []
     fresh = project_in_process(trained, reports.append, **options)
@@ -191,7 +191,7 @@ def test_projections_come_from_the_cache_the_second_time(stand_in: Path, trained
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("umap")
-def test_the_process_lays_out_as_this_one_does(umap: Projection, small: AnnData) -> None:
+def test_the_layout_is_the_same_in_both_processes(umap: Projection, small: AnnData) -> None:
     reports: list[Progress] = []
     layout = project_in_process(small, reports.append, cache=False, n_neighbors=10, n_epochs=30)
     process.close_workers()

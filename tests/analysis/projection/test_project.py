@@ -22,32 +22,32 @@ from tests.synthetic import make_latents
 
 
 @pytest.mark.parametrize("site", ["hidden", "block0"])
-def test_pca_is_scikit_learns_up_to_sign(trained: AnnData, site: str) -> None:
-    found = project(trained, "pca", site=site)
+def test_pca_equals_scikit_learn_up_to_sign(trained: AnnData, site: str) -> None:
+    result = project(trained, "pca", site=site)
     X = (trained.X if site == "hidden" else trained.layers[site]).astype(np.float64)
     model = PCA(2).fit(X)
-    np.testing.assert_allclose(np.abs(found.coordinates), np.abs(model.transform(X)), atol=1e-4)
-    assert found.explained_variance == pytest.approx(model.explained_variance_ratio_)
-    assert found.coordinates.dtype == np.float32
-    assert found.trustworthiness is not None
-    assert 0.7 < found.trustworthiness <= 1
-    assert found.note.startswith("PCA:")
+    np.testing.assert_allclose(np.abs(result.coordinates), np.abs(model.transform(X)), atol=1e-4)
+    assert result.explained_variance == pytest.approx(model.explained_variance_ratio_)
+    assert result.coordinates.dtype == np.float32
+    assert result.trustworthiness is not None
+    assert 0.7 < result.trustworthiness <= 1
+    assert result.note.startswith("PCA:")
 
 
 def test_pca_has_a_fixed_sign_and_places_new_rows_exactly(trained: AnnData) -> None:
-    found = project(trained, rows=np.arange(400))
-    np.testing.assert_array_equal(found.transform(trained.X[:400]), found.coordinates)
+    result = project(trained, rows=np.arange(400))
+    np.testing.assert_array_equal(result.transform(trained.X[:400]), result.coordinates)
     # eigh may return either sign: the largest loading of each axis decides.
-    assert isinstance(found.placement, Affine)
-    assert (found.placement.matrix[np.abs(found.placement.matrix).argmax(0), [0, 1]] > 0).all()
+    assert isinstance(result.placement, Affine)
+    assert (result.placement.matrix[np.abs(result.placement.matrix).argmax(0), [0, 1]] > 0).all()
 
 
-def test_belief_projection_is_the_probe_in_the_worlds_picture(trained: AnnData, untrained: AnnData) -> None:
+def test_belief_projection_is_the_probes_reading_in_picture_coordinates(trained: AnnData, untrained: AnnData) -> None:
     reading = probe(trained)
-    found = project(trained, "belief", probe=reading)
+    result = project(trained, "belief", probe=reading)
     expected = world_of(trained).belief_coordinates(reading.predict(trained))
-    np.testing.assert_allclose(found.coordinates, expected, atol=1e-5)
-    np.testing.assert_allclose(found.transform(trained.X[:7]), expected[:7], atol=1e-5)
+    np.testing.assert_allclose(result.coordinates, expected, atol=1e-5)
+    np.testing.assert_allclose(result.transform(trained.X[:7]), expected[:7], atol=1e-5)
     with pytest.raises(ValueError, match="needs probe"):
         project(trained, "belief")
     with pytest.raises(ValueError, match="needs probe"):
@@ -58,16 +58,16 @@ def test_belief_projection_is_the_probe_in_the_worlds_picture(trained: AnnData, 
 
 def test_rows_by_number_or_mask(trained: AnnData) -> None:
     mask = np.arange(trained.n_obs) % 3 == 0
-    one, other = project(trained, rows=mask), project(trained, rows=np.flatnonzero(mask))
-    np.testing.assert_array_equal(one.coordinates, other.coordinates)
-    assert len(one.coordinates) == mask.sum() == len(one.rows)
+    first, other = project(trained, rows=mask), project(trained, rows=np.flatnonzero(mask))
+    np.testing.assert_array_equal(first.coordinates, other.coordinates)
+    assert len(first.coordinates) == mask.sum() == len(first.rows)
     np.testing.assert_array_equal(project(trained, rows=[3, 5, 8]).rows, [3, 5, 8])
     for bad in (mask[:5], np.array([-1]), np.array([trained.n_obs]), np.array([0.5]), np.array([[0, 1]])):
         with pytest.raises(LatentsError, match="rows"):
             project(trained, rows=bad)
 
 
-def test_equal_rows_are_found_and_laid_out_once() -> None:
+def test_equal_rows_are_laid_out_once() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(30, 8)).astype(np.float32)
     repeated = np.concatenate([X, X + rng.normal(size=X.shape).astype(np.float32) * 1e-8, X[3:5]])
@@ -83,7 +83,7 @@ def table_of(X: np.ndarray) -> AnnData:
     return AnnData(X, obs=latents.obs, uns={"nextlat_viz": latents.uns["nextlat_viz"]})
 
 
-def test_new_rows_land_between_their_nearest() -> None:
+def test_transform_places_new_rows_between_their_neighbours() -> None:
     fitted = np.array([[0.0, 0.0], [1.0, 0.0], [9.0, 9.0]])
     place = Nearest(fitted, np.array([[0.0, 0.0], [10.0, 0.0], [50.0, 50.0]], dtype=np.float32), k=2)
     np.testing.assert_allclose(place(np.array([[0.25, 0.0]])), [[2.5, 0.0]])
@@ -106,7 +106,7 @@ def test_umap_of_two_hundred_points(umap: Projection, small: AnnData) -> None:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("umap")
-def test_umap_comes_back_from_the_cache(
+def test_umap_is_read_from_the_cache(
     umap: Projection, small: AnnData, umap_cache: ProjectionCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nextlat_viz.analysis.projection.project.umap_layout", never)
@@ -141,13 +141,13 @@ def fake_umap(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_no_cache_is_used_when_told_so(trained: AnnData, fake_umap: list[int]) -> None:
+def test_cache_false_uses_no_cache(trained: AnnData, fake_umap: list[int]) -> None:
     for _ in range(2):
         project(trained, "umap", cache=False)
     assert fake_umap == [trained.n_obs, trained.n_obs]
 
 
-def test_projections_go_into_a_copy_of_the_latents(trained: AnnData, fake_umap: list[int]) -> None:
+def test_with_projection_returns_a_copy(trained: AnnData, fake_umap: list[int]) -> None:
     whole = with_projection(trained, project(trained))
     both = with_projection(whole, project(trained, "umap", site="block0", rows=np.arange(50), cache=False))
     assert "X_pca" not in trained.obsm
@@ -160,7 +160,7 @@ def test_projections_go_into_a_copy_of_the_latents(trained: AnnData, fake_umap: 
         with_projection(trained[:20], project(trained))
 
 
-def test_alignment_turns_one_model_over_another(trained: AnnData, fake_umap: list[int]) -> None:
+def test_aligned_projections_differ_only_in_shape(trained: AnnData, fake_umap: list[int]) -> None:
     turned = trained.copy()
     turned.X = (trained.X @ ortho_group.rvs(16, random_state=0) * 3 + 1).astype(np.float32)
     for make in (lambda table: project(table), lambda table: project(table, "umap", cache=False)):
@@ -183,7 +183,7 @@ def check_alignment(make: Callable[[AnnData], Projection], one: AnnData, other: 
         np.testing.assert_allclose(fixed.coordinates, moved.coordinates, atol=1e-4)
 
 
-def test_html_is_escaped_and_says_the_score(trained: AnnData) -> None:
+def test_html_is_escaped_and_shows_trustworthiness(trained: AnnData) -> None:
     strange = trained.copy()
     strange.uns["nextlat_viz"] = {**strange.uns["nextlat_viz"], "label": "<i>"}
     shown = project(strange)._repr_html_()
@@ -191,7 +191,7 @@ def test_html_is_escaped_and_says_the_score(trained: AnnData) -> None:
     assert "trustworthiness" in shown
 
 
-def test_bad_input_is_named(trained: AnnData) -> None:
+def test_bad_input_is_named_in_the_error(trained: AnnData) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'umap'"):
         project(trained, "umpa")
     with pytest.raises(UnknownNameError, match="block0"):

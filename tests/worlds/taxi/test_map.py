@@ -1,4 +1,4 @@
-"""Street maps show every street, the way of a ride, and how often each street is taken."""
+"""Street maps show every street, the path of a ride, and how often each street is used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CITY = grid(6, 5)
 
 
 def drawn(trace: go.Scatter) -> set[frozenset[tuple[float, float]]]:
-    """The straight lines of a trace, each as its two ends."""
+    """Return the straight lines of a trace, each as its two ends."""
     lines = np.stack([np.asarray(trace.x, float), np.asarray(trace.y, float)], axis=1).reshape(-1, 3, 2)
     assert np.isnan(lines[:, 2]).all()
     return {frozenset((tuple(start), tuple(end))) for start, end in lines[:, :2].tolist()}
@@ -38,7 +38,7 @@ def lines(figure: go.Figure, **line: Any) -> list[go.Scatter]:
 
 
 def a_ride(city: Streets, moves: int) -> list[int]:
-    """Always the first street that does not lead straight back."""
+    """Take the first street that does not lead straight back."""
     path = [0]
     for _ in range(moves):
         onward = [node for node in city.turns[path[-1]].tolist() if node >= 0 and node not in path[-2:]]
@@ -59,14 +59,14 @@ def test_arrows_point_along_the_streets_that_are_one_way() -> None:
     one_way = [(a, b) for a, b in graph.edges() if not graph.has_edge(b, a)]
     (heads,) = [trace for trace in CITY.draw().data if trace.marker.symbol == "triangle-up"]
     assert len(heads.x) == len(one_way)
-    found = {}
+    result = {}
     for x, y, angle in zip(heads.x, heads.y, heads.marker.angle, strict=True):
-        found[x, y] = angle
+        result[x, y] = angle
     places = {name: (CITY.x[index], CITY.y[index]) for index, name in enumerate(CITY.nodes)}
     for a, b in one_way:
         middle = tuple((np.array(places[a]) + places[b]) / 2)
         bearing = 45 * ("N", "NE", "E", "SE", "S", "SW", "W", "NW").index(graph.edges[a, b]["direction"])
-        assert (found[middle] - bearing) % 360 == pytest.approx(0)
+        assert (result[middle] - bearing) % 360 == pytest.approx(0)
     assert not [trace for trace in grid(5, 5, one_way=False).draw().data if trace.marker.symbol == "triangle-up"]
 
 
@@ -77,16 +77,16 @@ def test_a_large_city_stays_light() -> None:
 
 
 @pytest.mark.parametrize("at", [None, 0, 2, 6])
-def test_a_ride_is_solid_up_to_where_it_is_and_dotted_beyond(at: int | None) -> None:
+def test_a_ride_is_solid_up_to_its_position_and_dotted_beyond(at: int | None) -> None:
     path = a_ride(CITY, 6)
     figure = draw_map(CITY, path, at=at)
     moves = np.array(list(itertools.pairwise(path)))
-    made = 6 if at is None else at
-    for dash, part in ((None, moves[:made]), ("dot", moves[made:])):
+    result = 6 if at is None else at
+    for dash, part in ((None, moves[:result]), ("dot", moves[result:])):
         shown = [drawn(trace) for trace in lines(figure, color=CURSOR, dash=dash)]
         assert set().union(*shown) == streets_between(CITY, part)
     marks = {trace.marker.symbol: (trace.x[0], trace.y[0]) for trace in figure.data if len(trace.x) == 1}
-    for symbol, node in {"circle-open": path[0], "square-open": path[-1], None: path[made]}.items():
+    for symbol, node in {"circle-open": path[0], "square-open": path[-1], None: path[result]}.items():
         assert marks[symbol] == (CITY.x[node], CITY.y[node])
     assert {trace.opacity for trace in lines(figure, color=INK)} == {0.45}
 
@@ -95,9 +95,9 @@ def test_a_goal_not_reached_is_marked_and_a_move_without_a_street_is_dashed() ->
     figure = draw_map(CITY, [0, 29], goal=7)
     (leap,) = lines(figure, color=CURSOR, dash="dash")
     assert drawn(leap) == streets_between(CITY, np.array([[0, 29]]))
-    said = [note.text for note in figure.layout.annotations]
-    assert f"<b>to {CITY.nodes[7]}</b>" in said
-    assert f"<b>from {CITY.nodes[0]}</b>" in said
+    text = [note.text for note in figure.layout.annotations]
+    assert f"<b>to {CITY.nodes[7]}</b>" in text
+    assert f"<b>from {CITY.nodes[0]}</b>" in text
 
 
 @pytest.mark.parametrize(("width", "most"), [(400, 28), (720, 9)])
@@ -125,7 +125,7 @@ def test_the_names_of_a_rides_ends_are_opaque_and_rarely_lie_on_the_ride(width: 
     assert covered <= most
 
 
-def test_a_ride_that_has_not_left_and_several_rides_are_drawn() -> None:
+def test_a_ride_without_turns_and_several_rides_are_drawn() -> None:
     assert not lines(draw_map(CITY, [3], goal=4), color=CURSOR)
     both = draw_map(CITY, [a_ride(CITY, 3), a_ride(CITY, 5)])
     assert [len(drawn(trace)) for trace in lines(both, color=CURSOR)] == [3, 5]
@@ -156,7 +156,7 @@ def test_streets_all_used_alike_are_one_band(count: int) -> None:
     assert band.name == f"{2 * count:,}"
 
 
-def test_the_scale_is_the_same_across_and_up_whatever_the_shape() -> None:
+def test_both_axes_have_the_same_scale() -> None:
     for city in (grid(4, 4), grid(30, 3), grid(3, 30)):
         figure = draw_map(city, width=600)
         assert figure.layout.yaxis.scaleanchor == "x"
@@ -181,7 +181,7 @@ def test_names_are_shown_as_text_and_the_map_is_credited() -> None:
     assert draw_map(city, title="a <b>").layout.title.text == "a &lt;b&gt;"
 
 
-def test_long_names_of_a_rides_ends_are_in_the_caption_where_a_narrow_panel_breaks_them() -> None:
+def test_long_names_of_ends_are_in_the_caption() -> None:
     import networkx
 
     long = {"1,1": "Rauhankatu & Snellmaninkatu"}
@@ -207,6 +207,6 @@ def test_long_names_of_a_rides_ends_are_in_the_caption_where_a_narrow_panel_brea
         ({"use": np.full(CITY.n_edges, -1)}, "of at least 0"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(options: dict[str, Any], said: str) -> None:
+def test_bad_options_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         draw_map(CITY, **options)

@@ -27,7 +27,7 @@ def as_frame(graph: networkx.Graph) -> pd.DataFrame:
     return pd.DataFrame(list(graph.edges(data="direction")), columns=["source", "target", "direction"])
 
 
-def test_a_direction_that_is_given_is_kept_against_the_bearing() -> None:
+def test_a_given_direction_overrides_the_bearing() -> None:
     graph = networkx.DiGraph()
     graph.add_edge("a", "b", direction="W")
     graph.add_edge("b", "a", direction="N")

@@ -1,4 +1,4 @@
-"""The law of taxi rides, held to networkx."""
+"""The law of taxi rides, compared with networkx."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def city(width: int, height: int) -> tuple[Streets, networkx.DiGraph, dict[str, 
 
 
 def walk(streets: Streets, graph: networkx.DiGraph, origin: int, turns: list[int]) -> list[str]:
-    """The intersections passed, the origin included, by the directions that networkx knows."""
+    """Return the intersections passed, origin included, by the directions in networkx."""
     passed = [streets.nodes[origin]]
     for turn in turns:
         ways = {data["direction"]: target for _, target, data in graph.out_edges(passed[-1], data=True)}
@@ -66,7 +66,7 @@ def by_hand(kind: str, noise: Fraction, graph: networkx.DiGraph, far: dict, at: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_law_is_as_written(kind: str) -> None:
+def test_the_law_equals_its_definition(kind: str) -> None:
     streets, graph, distance = city(5, 4)
     rides = Rides(streets, kind, 12, noise=0.25, held_out=0.1)
     rng = np.random.default_rng(3)
@@ -80,7 +80,7 @@ def test_the_law_is_as_written(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_turns_come_as_often_as_the_law_says(kind: str, without_shape_checks: None) -> None:
+def test_turn_frequencies_fit_the_law(kind: str, without_shape_checks: None) -> None:
     streets, graph, distance = city(3, 3)
     rides = Rides(streets, kind, 7, noise=0.3, held_out=0.0)
     origin, destination, turns = rides.sample(40_000, np.random.default_rng(5), "train")
@@ -142,7 +142,7 @@ def test_a_larger_share_holds_out_the_same_pairs_and_more() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_more_rides_than_are_driven_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rides_in_several_batches(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(law, "_RIDES_AT_ONCE", 7)
     streets, _, _ = city(6, 6)
     rides = Rides(streets, kind, 40, noise=0.5, held_out=0.1)
@@ -164,7 +164,7 @@ def test_an_intersection_of_eight_streets() -> None:
     )
     rides = Rides(hub, "random", 4, noise=0.0, held_out=0.0)
     origin, destination, turns = rides.sample(30_000, np.random.default_rng(0), "train")
-    # Four moves from the middle to a tip: any tip first, then what is left is forced.
+    # Four moves from the middle to a tip: the first move is free, the others are forced.
     first = turns[(origin == 0) & (destination == 1), 0]
     assert chisquare(np.bincount(first, minlength=8)).pvalue > 1e-3
 

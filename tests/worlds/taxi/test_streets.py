@@ -1,4 +1,4 @@
-"""Streets go by compass directions, and distances are those of the graph."""
+"""Streets: compass directions and distances."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nextlat_viz.worlds.taxi import COMPASS, Streets, from_networkx, grid
 
 @st.composite
 def graphs(draw: st.DrawFn) -> networkx.DiGraph:
-    """A few places on a lattice, a way round through all of them, and more streets between them."""
+    """Draw some places on a lattice, a cycle through all of them, and more streets between them."""
     places = draw(st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=3, max_size=9, unique=True))
     graph = networkx.DiGraph()
     for index, place in enumerate(places):
@@ -37,12 +37,12 @@ def turned(angle: float, octant: int) -> float:
 
 
 def in_cyclic_order(octants: tuple[int, ...]) -> bool:
-    """Whether the octants of streets, given clockwise, go once around at most."""
+    """Return whether octants, given clockwise, go around at most once."""
     return sum((b - a) % 8 for a, b in zip(octants, octants[1:] + octants[:1], strict=True)) == 8 or len(octants) == 1
 
 
 def least_turn(angles: list[float]) -> float:
-    """Least sum of squared turns over all orderly ways to give the streets octants; infinite if there is none."""
+    """Return the least sum of squared turns over all assignments of octants in order; infinite if there is none."""
     return min(
         (
             sum(turned(angle, octant) ** 2 for angle, octant in zip(angles, octants, strict=True))
@@ -56,7 +56,7 @@ def least_turn(angles: list[float]) -> float:
 
 @settings(max_examples=120)
 @given(graphs())
-def test_streets_are_spread_over_octants_in_order_and_with_the_least_turn(graph: networkx.DiGraph) -> None:
+def test_octants_keep_the_order_of_streets_with_the_least_turn(graph: networkx.DiGraph) -> None:
     loops = list(networkx.selfloop_edges(graph))
     leaving = {
         node: sorted((bearing(graph, node, target), target) for target in graph.successors(node) if target != node)
@@ -86,7 +86,7 @@ def test_streets_are_spread_over_octants_in_order_and_with_the_least_turn(graph:
 
 @settings(max_examples=75)
 @given(graphs())
-def test_distances_are_those_of_networkx(graph: networkx.DiGraph) -> None:
+def test_distances_equal_networkx(graph: networkx.DiGraph) -> None:
     try:
         streets = from_networkx(graph)
     except ValueError:
@@ -115,7 +115,7 @@ def test_the_order_of_edges_changes_nothing(graph: networkx.DiGraph, random: obj
         assert from_networkx(networkx.MultiDiGraph(shuffled)).sha256 == streets.sha256
 
 
-def test_two_streets_in_one_octant_go_by_it_and_the_next() -> None:
+def test_two_streets_in_one_octant_take_it_and_the_next() -> None:
     graph = networkx.DiGraph()
     for name, place in {"here": (0, 0), "a": (1, 10), "b": (2, 10), "c": (0, -5)}.items():
         graph.add_node(name, pos=place)
@@ -139,7 +139,7 @@ def test_every_corner_of_a_grid_can_be_reached(width: int, height: int, one_way:
     assert (both_ways == city.n_edges) == (not one_way or width == height == 2)
 
 
-def test_a_grid_points_where_it_leads() -> None:
+def test_directions_of_a_grid_point_to_their_ends() -> None:
     city = grid(12, 10)
     steps = {"N": (0, 1), "NE": (1, 1), "E": (1, 0), "SE": (1, -1), "S": (0, -1), "SW": (-1, -1), "W": (-1, 0)}
     steps |= {"NW": (-1, 1)}
@@ -163,13 +163,13 @@ def test_distances_fit_their_type_with_one_to_spare(size: int) -> None:
     assert distance.T.flags.c_contiguous
 
 
-def test_distances_of_the_default_city_are_those_of_networkx() -> None:
+def test_distances_of_the_default_city_equal_networkx() -> None:
     city = grid()
     expected = networkx.floyd_warshall_numpy(city.to_networkx().subgraph(city.nodes), nodelist=city.nodes)
     assert (city.distance == expected).all()
 
 
-def test_merging_takes_out_what_offers_no_choice_and_nothing_else() -> None:
+def test_merging_removes_only_nodes_without_a_choice() -> None:
     graph = networkx.DiGraph(itertools.permutations("abcd", 2))
     graph.remove_edge("a", "b")
     graph.remove_edges_from([("c", "d"), ("d", "c")])
@@ -243,7 +243,7 @@ def test_degrees_are_metres_after_projection_and_strings_are_read() -> None:
         from_networkx(graph)
 
 
-def test_what_is_no_street_graph_is_refused() -> None:
+def test_graphs_without_streets_are_refused() -> None:
     pair = networkx.DiGraph([("a", "b"), ("b", "a")])
     with pytest.raises(ValueError, match=r"'a' has no position.*longitude/latitude, lon/lat, x/y, pos.*no attributes"):
         from_networkx(pair)
@@ -309,7 +309,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         Streets("ring", ("a",), place, place, ring)
 
 
-def test_content_decides_the_hash() -> None:
+def test_the_hash_depends_on_content() -> None:
     assert grid(5, 5).sha256 == grid(5, 5).sha256
     assert len({grid(5, 5).sha256, grid(5, 6).sha256, grid(5, 5, one_way=False).sha256}) == 3
     assert from_networkx(grid(5, 5).to_networkx()).sha256 == grid(5, 5).sha256

@@ -1,4 +1,4 @@
-"""The taxi world: episodes, states, what is legal, and what is refused."""
+"""The taxi world: episodes, states, legal tokens, errors."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_episodes_are_rides(kind: str, width: int, height: int, split: str, padd
 
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from(KINDS), st.integers(0, 2**32), st.integers(1, 12))
-def test_a_prefix_is_read_as_in_the_whole(kind: str, seed: int, cut: int) -> None:
+def test_a_prefix_has_the_states_of_the_whole(kind: str, seed: int, cut: int) -> None:
     world = small(kind)
     episodes = world.sample(4, seed=seed)
     whole, part = world.replay(episodes.tokens), world.replay(episodes.tokens[:, :cut])
@@ -97,7 +97,7 @@ def test_a_prefix_is_read_as_in_the_whole(kind: str, seed: int, cut: int) -> Non
 
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from(KINDS), st.integers(0, 2**32))
-def test_the_law_sums_to_one_and_holds_what_happens(kind: str, seed: int) -> None:
+def test_the_law_sums_to_one_and_covers_what_happens(kind: str, seed: int) -> None:
     world = small(kind)
     tokens = world.sample(6, seed=seed).tokens
     probs = world.next_token_probs(tokens)
@@ -107,7 +107,7 @@ def test_the_law_sums_to_one_and_holds_what_happens(kind: str, seed: int) -> Non
     np.testing.assert_array_equal(world.turn_probs(tokens), probs[..., -9:])
 
 
-def test_random_rides_take_what_leaves_the_destination_in_reach() -> None:
+def test_random_rides_keep_the_destination_in_reach() -> None:
     world = small("random")
     tokens = world.sample(50, seed=3).tokens
     np.testing.assert_array_equal(world.turn_probs(tokens)[..., :8] > 0, world.legal_turns(tokens, in_time=True))
@@ -116,7 +116,7 @@ def test_random_rides_take_what_leaves_the_destination_in_reach() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_any_tokens_are_judged_as_networkx_would(data: st.DataObject) -> None:
+def test_any_tokens_are_judged_as_by_networkx(data: st.DataObject) -> None:
     world = small("random", 4, 3, max_turns=4)
     streets = graph(4, 3)
     far = dict(networkx.all_pairs_shortest_path_length(streets))
@@ -148,7 +148,7 @@ def test_any_tokens_are_judged_as_networkx_would(data: st.DataObject) -> None:
             world.replay(row)
 
 
-def test_the_prompt_allows_what_a_ride_can_connect() -> None:
+def test_the_prompt_allows_pairs_that_a_ride_can_connect() -> None:
     world = small("shortest", max_turns=3)
     near = networkx.single_source_shortest_path_length(graph(), world.streets.nodes[7], cutoff=3)
     allowed = np.flatnonzero(world.legal_next(np.array([[7]]))[0, 0])
@@ -173,7 +173,7 @@ def test_the_prompt_allows_what_a_ride_can_connect() -> None:
         (("@1,1", "@2,1", "N", "S", "E"), "all 2 moves are used up"),
     ],
 )
-def test_tokens_that_cannot_come_are_refused_with_the_reason(tokens: tuple[str, ...], reason: str) -> None:
+def test_impossible_tokens_are_refused_with_the_reason(tokens: tuple[str, ...], reason: str) -> None:
     world = small("random", 3, 3, one_way=False, max_turns=2)
     row = token(world, *tokens)
     assert world.legal(row)[0].tolist() == [True] * (len(tokens) - 1) + [False]
@@ -182,7 +182,7 @@ def test_tokens_that_cannot_come_are_refused_with_the_reason(tokens: tuple[str, 
             ask(row)
 
 
-def test_the_law_speaks_of_rides_that_can_still_arrive() -> None:
+def test_the_law_covers_rides_that_can_still_arrive() -> None:
     world = small("random", 3, 3, one_way=False, max_turns=2)
     row = token(world, "@1,1", "@2,1", "N")
     assert world.legal(row).all()
@@ -192,14 +192,14 @@ def test_the_law_speaks_of_rides_that_can_still_arrive() -> None:
         world.next_token_probs(row)
 
 
-def test_a_shortest_ride_goes_on_shortest_after_a_detour() -> None:
+def test_a_shortest_ride_stays_shortest_after_a_detour() -> None:
     world = small("shortest", 3, 3, one_way=False, max_turns=4)
     row = token(world, "@1,1", "@3,1", "N")
     np.testing.assert_array_equal(world.turn_probs(row)[0, -1] > 0, [False, False, True] + 6 * [False])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_seed_one_sample(kind: str) -> None:
+def test_one_seed_gives_one_sample(kind: str) -> None:
     world = worlds.get("taxi", rides=kind)
     digests = [world.sample(50, seed=seed).sha256 for seed in (0, 0, 1, 2)]
     assert digests[0] == digests[1]
@@ -227,7 +227,7 @@ def test_no_pair_is_in_train_and_in_test(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_spec_leads_back_to_its_world(kind: str) -> None:
+def test_the_spec_builds_the_same_world(kind: str) -> None:
     world = worlds.get("taxi", rides=kind, width=7, height=5, noise=0.5, held_out=0.25)
     again = worlds.from_spec(json.loads(json.dumps(world.spec)))
     assert (again.spec, again.vocabulary, again.length) == (world.spec, world.vocabulary, world.length)
@@ -242,7 +242,7 @@ def tables(tmp_path: Path) -> tuple[Path, Path]:
     return nodes, edges
 
 
-def test_a_world_of_files_knows_when_they_have_changed(tables: tuple[Path, Path]) -> None:
+def test_changed_files_of_a_world_are_noticed(tables: tuple[Path, Path]) -> None:
     nodes, edges = tables
     world = worlds.get("taxi", nodes=nodes, edges=edges, held_out=0.3)
     assert world.spec["city"] == [str(nodes), str(edges)]
@@ -260,14 +260,14 @@ def test_a_world_of_files_knows_when_they_have_changed(tables: tuple[Path, Path]
         worlds.get("taxi", city=tables, **{"name": "quarter"})
 
 
-def test_rides_are_as_long_as_the_city_asks() -> None:
+def test_max_turns_follows_the_city() -> None:
     longest = int(small().streets.distance.max())
     assert small("shortest").rides.max_turns == longest
     assert small("random").rides.max_turns == small("noisy").rides.max_turns == -(-3 * longest // 2)
     assert small("random", 60, 60).rides.max_turns == 97
 
 
-def test_names_never_collide_and_read_well() -> None:
+def test_node_names_are_unique_and_readable() -> None:
     world = small()
     assert len(set(world.vocabulary)) == len(world.vocabulary) == 20 + 8 + 1
     row = token(world, "@1,1", "@2,1", "E", "end", "end")[0]
@@ -305,12 +305,12 @@ def test_names_never_collide_and_read_well() -> None:
     ],
 )
 @pytest.mark.usefixtures("without_shape_checks")
-def test_what_cannot_be_is_refused(options: dict[str, object], message: str) -> None:
+def test_bad_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         worlds.get("taxi", **options)
 
 
-def test_what_cannot_be_sampled_is_refused() -> None:
+def test_bad_samples_are_refused() -> None:
     world = small("random", held_out=0.0)
     assert world.splits == ("train",)
     with pytest.raises(UnknownNameError, match="unknown split of world 'taxi': 'test'"):
@@ -339,7 +339,7 @@ def test_every_kind_is_drawn_with_an_episode(kind: str) -> None:
         assert len(world.draw(bare).data) < len(figure.data)
 
 
-def test_a_ride_is_drawn_as_far_as_it_has_come() -> None:
+def test_a_ride_is_drawn_up_to_its_position() -> None:
     world = small("random", 3, 3, one_way=False, max_turns=4)
     row = token(world, "@1,1", "@3,1", "E", "E", "end", "end")
     titles = [world.draw("ride", episode=worlds.Episodes(row), position=k).layout.title.text for k in range(1, 7)]
@@ -354,7 +354,7 @@ def test_a_ride_is_drawn_as_far_as_it_has_come() -> None:
     assert world.draw(episode=worlds.Episodes(astray)).layout.title.text == "A ride in grid: 2 turns so far"
 
 
-def test_use_counts_every_turn_of_the_rides() -> None:
+def test_street_use_counts_every_turn() -> None:
     world = small("noisy")
     episodes = world.sample(2000)
     counts = draw._use(world)
@@ -372,7 +372,7 @@ def test_use_counts_every_turn_of_the_rides() -> None:
     } == ({edge: by_hand[edge] for edge in graph().edges()})
 
 
-def test_pictures_that_cannot_be_are_refused() -> None:
+def test_bad_pictures_are_refused() -> None:
     world = small()
     with pytest.raises(UnknownNameError, match=r"unknown kind of picture 'maps'. Did you mean 'map'\?"):
         world.draw("maps")
