@@ -391,7 +391,7 @@ def test_a_cancelled_step_changes_nothing(state: ViewState, monkeypatch: pytest.
 
     async def run() -> None:
         opened = Studio(state=state)
-        await until(lambda: state.jobs.running is None)
+        await until(lambda: not state.busy)
         slider = labelled(opened)["Training step"]
         slider.value = 200
         await until(slow.gate.begun.is_set)
@@ -415,7 +415,7 @@ def test_the_last_of_several_requests_wins(state: ViewState, monkeypatch: pytest
 
     async def run() -> None:
         opened = Studio(state=state)
-        await until(lambda: state.jobs.running is None)
+        await until(lambda: not state.busy)
         first, second = state.steps[1:3]
         slider = labelled(opened)["Training step"]
         slider.value = first
@@ -445,7 +445,7 @@ def test_a_failed_extraction_is_shown_and_can_be_tried_again(state: ViewState, m
 
     async def run() -> None:
         opened = Studio(state=state)
-        await until(lambda: state.jobs.running is None)
+        await until(lambda: not state.busy)
         with monkeypatch.context() as patch:
             patch.setattr(Source, "_extract", broken)
             labelled(opened)["Training step"].value = 200
