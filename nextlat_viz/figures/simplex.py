@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Pixels from a corner to the middle of its name, beside it and above or below it.
 _OUTWARD = (19, 13)
-_LONGEST = 14  # letters of a name at a corner; the colour key and hover texts show more
+_LONGEST = 10  # letters of a name at a corner; the colour key and hover texts show more
 
 
 def edges(world: HiddenMarkovWorld | None, **options: Any) -> go.Scatter:

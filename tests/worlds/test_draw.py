@@ -123,7 +123,7 @@ def test_long_names_of_corners_leave_room_for_the_others() -> None:
     named = [note.text for note in long.draw("beliefs").layout.annotations if note.text.startswith("<b>")]
     named += [note["text"] for note in simplex.corner_names(long, "x", "y")]
     assert len(named) == 10
-    assert max(map(len, named)) == len("<b></b>") + 14
+    assert max(map(len, named)) == len("<b></b>") + 10
 
 
 def test_names_of_states_are_text_in_a_table_of_episodes() -> None:

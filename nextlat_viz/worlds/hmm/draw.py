@@ -21,7 +21,7 @@ from nextlat_viz.worlds.hmm.plane import fitting_depth
 from nextlat_viz.worlds.hmm.world import HiddenMarkovWorld
 
 _WIDE = 560  # pixels
-_LONGEST = 14  # letters of a name at a corner, beside those of other corners
+_LONGEST = 10  # letters of a name at a corner, beside those of other corners
 
 
 @picture(HiddenMarkovWorld, "machine")
