@@ -189,7 +189,7 @@ def clouds(
         key["colorbar"] |= {"lenmode": "pixels", "len": long}
         if many:
             key["colorbar"] |= {"y": 0.5, "yanchor": "middle", "tickfont": {"size": 10}}
-            least = max(least, long + 2 * (top - low))
+            least = max(least, long + top - low)
     traces.append(color_key(key))
     figure = layout.finish(
         traces,

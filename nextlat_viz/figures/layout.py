@@ -265,7 +265,8 @@ def _sign(trace: Mapping[str, Any]) -> str:
     symbol = marker.get("symbol", "circle")
     if "markers" in mode and "lines" not in mode:
         return _SIGNS.get(symbol, "●") if isinstance(symbol, str) else "●"
-    return _STROKES.get(trace.get("line", {}).get("dash", "solid"), "━━")
+    dash = trace.get("line", {}).get("dash") or "solid"
+    return "━━" if dash == "solid" else _STROKES.get(dash, _STROKES["longdash"])
 
 
 def broken_lines(lines: Sequence[str], room: float | int, size: float | int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,6 +71,7 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
     if nested:
         rows = [[view] for view in sorted(views, key=lambda view: (view.across[0], -view.up[1]))]
         gaps = [between] * (len(rows) - 1)
+        top = (1 - rows[0][0].up[1]) * inside
     places: list[tuple[_View, list[float], float, float]] = []  # view, across, top and height in pixels
     start = 0.0
     for i, row in enumerate(rows):
@@ -168,7 +170,8 @@ def room_above(figure: go.Figure) -> float:
 def trim(figure: go.Figure) -> None:
     """Give the headings and the lowest axes the room they need, and drop the room of a removed legend."""
     margin = margins(figure)
-    left = max(_fit_left(figure, (figure.layout.height or 450) - margin["t"] - margin["b"]), margin["l"])
+    across = (figure.layout.width or _PAGE) - margin["l"] - margin["r"]
+    left = max(_fit_left(figure, across, (figure.layout.height or 450) - margin["t"] - margin["b"]), margin["l"])
     for item in figure.layout.annotations:
         if item.xref == "paper" and item.xshift == 4 - margin["l"]:
             # At the left edge.
@@ -194,10 +197,11 @@ def _fit_axes(figure: go.Figure, inside: float) -> None:
             axis.tickangle = 30 if wide / len(names) >= _SLANTED else 90
 
 
-def _fit_left(figure: go.Figure, inside: float) -> float:
-    """Break the titles of vertical axes that are longer than their view; return the pixels that the first ones take."""
-    needed = 0.0
-    for view in _views(figure) or [_View("", (0.0, 1.0), (0.0, 1.0))]:
+def _fit_left(figure: go.Figure, across: float, inside: float) -> float:
+    """Break titles of vertical axes that are longer than their view; return the margin that the first axes need."""
+    views, needed = _views(figure) or [_View("", (0.0, 1.0), (0.0, 1.0))], 0.0
+    first = min(view.across[0] for view in views)
+    for view in views:
         axis, wide = figure.layout[f"yaxis{view.number}"], 0.0
         if axis.visible is False:
             continue
@@ -207,8 +211,8 @@ def _fit_left(figure: go.Figure, inside: float) -> float:
             lines = broken_lines([axis.title.text], (view.up[1] - view.up[0]) * inside + _ASIDE, 12)
             axis.title.text = "<br>".join(lines)
             wide += _LINE * len(lines) + 4
-        if view.across[0] < 0.05:
-            needed = max(needed, wide)
+        if view.across[0] < first + 0.05:
+            needed = max(needed, wide - view.across[0] * across)
     return needed
 
 
@@ -234,7 +238,7 @@ def _room_below(figure: go.Figure) -> float:
 def _names(figure: go.Figure, axis: Any, name: str) -> list[str]:
     """Return the names at an axis of categories, such as x2."""
     if axis.ticktext is not None:
-        return [str(text) for text in axis.ticktext]
+        return [re.sub("<[^>]*>", "", str(text)) for text in axis.ticktext]
     drawn = (trace[name[0]] for trace in _traces(figure, name) if trace[name[0]] is not None)
     return list(dict.fromkeys(str(text) for texts in drawn for text in texts if isinstance(text, str)))
 

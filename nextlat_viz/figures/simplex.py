@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Pixels from a corner to the middle of its name, beside it and above or below it.
 _OUTWARD = (19, 13)
+_LONGEST = 10  # letters of a name at a corner; the colour key and hover texts show more
 
 
 def edges(world: HiddenMarkovWorld | None, **options: Any) -> go.Scatter:
@@ -44,7 +45,7 @@ def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[
     places, which = np.unique(corners.round(6) + 0.0, axis=0, return_inverse=True)
     names = [
         ", ".join(
-            escape(shorten(name))
+            escape(shorten(name, _LONGEST))
             for name, place in zip(world.state_names, which.reshape(-1), strict=True)
             if place == i
         )

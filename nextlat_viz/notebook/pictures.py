@@ -98,9 +98,9 @@ def _words(panel: Panel) -> list[str]:
         if getattr(widget.layout, "display", None) == "none":
             return
         if isinstance(widget, ipywidgets.HTML) and "nlv-words" in widget._dom_classes and widget.value:
-            # Keep why a model is missing in the figure, but leave out the advice after the colon.
+            # Keep why something is missing in the figure, but leave out the advice after the colon.
             without = widget is getattr(panel, "_without", None)
-            yield re.sub(r": [^<]*", ".", widget.value) if without else widget.value
+            yield re.sub(r": [^<]*" if without else r": nlv\.[^<]*", ".", widget.value)
         for child in getattr(widget, "children", ()):
             yield from texts(child)
 

@@ -119,7 +119,7 @@ class Scene:
             labels = distinct(f"{about['label']}, {str(about['name']).rpartition('/')[2]}" for about in metas)
         # Where only the first letters are shown, those are told apart too.
         alike = len(set(map(shorten, labels))) < len(labels)
-        return distinct(shorten(label, LONGEST - 5) for label in labels) if alike else labels
+        return distinct(shorten(label, LONGEST - 9) for label in labels) if alike else labels
 
     @cached_property
     def names(self) -> list[str]:

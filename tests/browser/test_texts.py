@@ -64,12 +64,12 @@ def test_figures_for_a_column(page: Page, name: str) -> None:
     assert faults(page, figures.for_print(drawn(name), "column"), (), toolbar=False) == {}
 
 
-@pytest.mark.parametrize("height", [240, 330])
-def test_names_of_corners_leave_the_headings_free(page: Page, height: int) -> None:
+@pytest.mark.parametrize(("width", "height"), [(560, 240), (560, 280), (900, 330)])
+def test_names_of_corners_leave_the_headings_free(page: Page, width: int, height: int) -> None:
     latents = [make_latents(label=label, n=30, length=8) for label in ("next-token", "NextLat")]
     read = [analysis.probe(table, n_bootstrap=10) for table in latents]
     figure = figures.clouds(latents, [{}, {}], read, across=True)
-    assert faults(page, figure.update_layout(height=height), (560, 900), toolbar=False) == {}
+    assert faults(page, figure.update_layout(height=height), (width,), toolbar=False) == {}
 
 
 @pytest.mark.parametrize("names", [9, 13, 24])

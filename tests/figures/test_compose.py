@@ -154,6 +154,13 @@ def shared_axis() -> dict[str, object]:
     return {"data": [{"y": [1]}, {"y": [1], "xaxis": "x2", "yaxis": "y"}], "layout": layout}
 
 
+def test_marks_and_lines_of_a_key_in_words_are_those_of_the_figure() -> None:
+    marks = [go.Scatter(y=[1], name=symbol, mode="markers", marker_symbol=symbol) for symbol in ("star-open", "circle")]
+    dashes = [go.Scatter(y=[1, 2], name=dash, line_dash=dash) for dash in ("6px,2px", "solid")]
+    signs = [entry.split(">")[1][:-6] for entry in legend_entries(go.Figure([*marks, *dashes]))]
+    assert signs == ["☆", "●", "─ ─", "━━"]
+
+
 def test_few_points_stay_vector_and_many_become_an_image() -> None:
     assert on_paper(cloud(100)).data[0].type == "scatter"
     assert on_paper(cloud(MOST_VECTOR + 1)).data[0].type == "scattergl"

@@ -50,6 +50,25 @@ def test_a_pin_stays_as_it_was_when_the_cursor_moves(opened: Studio, tray: Tray)
     assert "episode 3, position 5" in tray.caption.value.lower()
 
 
+def test_the_camera_gives_the_name_of_the_file(opened: Studio, tray: Tray) -> None:
+    opened.panels["next"]._pin.click()
+    assert tray._plot is not None
+    assert tray._plot.layout.meta == {"file": "figure"}
+    tray.name.value = "mine"
+    assert tray._plot.layout.meta == {"file": "mine"}
+    tray.name.value = "figure"
+
+
+def test_what_to_do_is_left_out_of_a_figure(opened: Studio, tray: Tray) -> None:
+    panel = opened.panels["next"]
+    assert panel.drawn
+    panel.about.value = "There are no snapshots: nlv.train keeps some.<br>More."
+    text = " ".join(note.text for note in opened.figure("next").layout.annotations)
+    panel.about.value = ""
+    assert "There are no snapshots.<br>More." in text
+    assert "nlv" not in text
+
+
 def test_pins_are_moved_and_removed(opened: Studio, tray: Tray) -> None:
     for name in ("next", "knows", "world"):
         opened.panels[name]._pin.click()

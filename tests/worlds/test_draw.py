@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import pytest
 
 from nextlat_viz import worlds
+from nextlat_viz.figures import simplex
 from nextlat_viz.worlds import HiddenMarkovWorld, drawing
 
 HIDDEN = [name for name in worlds.names() if isinstance(worlds.get(name), HiddenMarkovWorld)]
@@ -114,6 +115,15 @@ def test_names_are_shown_as_text(kind: str, generalised: bool, size: int) -> Non
     assert "<b>bold" not in table
     assert "&lt;script&gt;" in table
     assert "&lt;i&gt;w" in table
+
+
+def test_long_names_of_corners_leave_room_for_the_others() -> None:
+    world = worlds.get("rrxor")
+    long = HiddenMarkovWorld("w", world.transitions, ["0", "1"], [f"{letter} {'s' * 10_000}" for letter in "abcde"])
+    named = [note.text for note in long.draw("beliefs").layout.annotations if note.text.startswith("<b>")]
+    named += [note["text"] for note in simplex.corner_names(long, "x", "y")]
+    assert len(named) == 10
+    assert max(map(len, named)) == len("<b></b>") + 10
 
 
 def test_names_of_states_are_text_in_a_table_of_episodes() -> None:

@@ -356,6 +356,10 @@ def test_the_ring_leaves_the_name_of_a_room_free_where_the_picture_is_low() -> N
             rings += 1
             names = [note for note in figure.layout.annotations if note.text.startswith("<b>") and note.y < ring.y[0]]
             above = max(note.y for note in names)
+            beside = min(
+                note.xshift for note in figure.layout.annotations if note.y == ring.y[0] and note.x == ring.x[0]
+            )
+            assert beside >= ring.marker.size / 2 + 1.5
             assert (ring.y[0] - above) * 0.48 >= ring.marker.size / 2 + 1.5 + 6
     assert rings > 3
 

@@ -152,7 +152,8 @@ def _label(figure: go.Figure, world: GroupWorld, element: int, colour: str) -> N
     ]
     _, side = min(sides, key=lambda side: (ways @ np.array(side[0])).max(initial=-1.0).round(6))
     name = escape(shorten(world.vocabulary[element]))
-    drawing.add_text(figure, place, f"<b>{name}</b>", 14, colour, **side)
+    # Opaque: a line can lie under it.
+    drawing.add_text(figure, place, f"<b>{name}</b>", 12, "white", bgcolor=colour, borderpad=1, **side)
 
 
 @picture(GroupWorld, "strip")

@@ -21,6 +21,7 @@ from nextlat_viz.worlds.hmm.plane import fitting_depth
 from nextlat_viz.worlds.hmm.world import HiddenMarkovWorld
 
 _WIDE = 560  # pixels
+_LONGEST = 10  # letters of a name at a corner, beside those of other corners
 
 
 @picture(HiddenMarkovWorld, "machine")
@@ -188,7 +189,7 @@ def _draw_frame(figure: go.Figure, world: HiddenMarkovWorld) -> None:
         # room that a narrow panel does not have.
         shift = 22 if world.n_states > 2 and corner[1] > centre[1] - 1e-9 else -22
         aside = round(16 * float(np.clip(corner[0] - centre[0], -1, 1))) if world.n_states > 3 else 0
-        drawing.add_text(figure, corner, f"<b>{escape(shorten(name))}</b>", 14, yshift=shift, xshift=aside)
+        drawing.add_text(figure, corner, f"<b>{escape(shorten(name, _LONGEST))}</b>", 14, yshift=shift, xshift=aside)
 
 
 def _mixed_colours(beliefs: Float[np.ndarray, "rows states"]) -> list[str]:

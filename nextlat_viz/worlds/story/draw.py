@@ -111,13 +111,13 @@ def _fill(
             y = top + _HEAD + (row + 0.5) * step
             if person:
                 people.append((left + 14, y, person))
-                _write(figure, left + 24, y, escape(person.capitalize()), 13)
+                _write(figure, left + 14, y, escape(person.capitalize()), 13, 12)
             things += [(left + 14 + (column + 1) * third, y, thing) for column, thing in enumerate(held)]
         for row, lying in enumerate(reversed(floor)):
             y = bottom - 5 - (row + 0.5) * step
             things += [(left + 14 + column * third, y, thing) for column, thing in enumerate(lying)]
     for x, y, thing in things:
-        _write(figure, x + 8, y, escape(thing), 12)
+        _write(figure, x, y, escape(thing), 12, 8)
     for entities, size, symbol in ((people, 11, "circle"), (things, 9, "square")):
         marker: dict[str, Any] = {"size": size, "symbol": symbol, "color": [colour[name] for _, _, name in entities]}
         drawing.add_dots(figure, [(x, y) for x, y, _ in entities], line={"width": 0}, **marker)
@@ -130,8 +130,9 @@ def _parts(names: list[str], most: int) -> list[list[str]]:
     return [names[start : start + most] for start in range(0, len(names), most)]
 
 
-def _write(figure: go.Figure, x: float, y: float, text: str, size: int) -> None:
-    drawing.add_text(figure, (x, y), text, size, xanchor="left", borderpad=0)
+def _write(figure: go.Figure, x: float, y: float, text: str, size: int, beside: int = 0) -> None:
+    """Write text, some pixels beside a mark, also where the picture is narrow."""
+    drawing.add_text(figure, (x, y), text, size, xanchor="left", borderpad=0, xshift=beside)
 
 
 def _sentence(world: Story, tokens: np.ndarray) -> np.ndarray:
