@@ -46,7 +46,9 @@ def test_wheel_holds_the_package_the_models_and_nothing_else(wheel: Path) -> Non
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"nextlat_viz"}
-    shipped = {str(path.relative_to(ROOT)) for path in (ROOT / "checkpoints").rglob("*") if path.is_file()}
+    files = (path for path in (ROOT / "checkpoints").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    shipped = {str(path.relative_to(ROOT)) for path in files}
+    assert not any(name.endswith(".pyc") for name in names)
     assert any(name.endswith(".safetensors") for name in shipped)
     assert {name.replace("checkpoints/", "nextlat_viz/_checkpoints/", 1) for name in shipped} <= set(names)
     # All seeds of all models are shipped, so that every claim can be measured again.
