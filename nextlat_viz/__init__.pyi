@@ -30,8 +30,8 @@ from .notebook.cloud import Cloud as Cloud
 from .notebook.panels.training import LossMonitor as LossMonitor
 from .notebook.panels.world import EpisodeStepper as EpisodeStepper
 from .notebook.serve import serve as serve
+from .notebook.serve import studio as studio
 from .notebook.state import ViewState as ViewState
-from .notebook.studio import studio as studio
 from .notebook.widgets import LatentExplorer as LatentExplorer
 from .notebook.widgets import ProbeLab as ProbeLab
 from .notebook.widgets import TrajectoryCompare as TrajectoryCompare

@@ -1,7 +1,10 @@
 """Widgets: live figures with controls, linked through a shared `ViewState`. No mathematics in here.
 
+The public names are listed in ``__init__.pyi``; each loads when it is first used.
+
 Examples
 --------
+>>> from nextlat_viz.notebook import LatentExplorer, ProbeLab, ViewState
 >>> state = ViewState("rrxor/next_token", "rrxor/nextlat")
 >>> explorer, lab = LatentExplorer(state=state), ProbeLab(state=state)
 >>> explorer.state is lab.state
@@ -10,9 +13,6 @@ True
 (None, None)
 """
 
-from nextlat_viz.notebook.panels.training import LossMonitor
-from nextlat_viz.notebook.panels.world import EpisodeStepper
-from nextlat_viz.notebook.state import ViewState
-from nextlat_viz.notebook.widgets import LatentExplorer, ProbeLab, TrajectoryCompare
+import lazy_loader
 
-__all__ = ["EpisodeStepper", "LatentExplorer", "LossMonitor", "ProbeLab", "TrajectoryCompare", "ViewState"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -319,6 +319,16 @@ class PlotlyLibrary(anywidget.AnyWidget):
         return cls._shared
 
     @classmethod
+    @contextlib.contextmanager
+    def lent(cls) -> Iterator[None]:
+        """Send the library now, and keep it until the block ends: what opens inside borrows it itself."""
+        cls.borrow()
+        try:
+            yield
+        finally:
+            cls.give_back()
+
+    @classmethod
     def give_back(cls) -> None:
         """Close the library when the last plot is closed."""
         cls._users -= 1

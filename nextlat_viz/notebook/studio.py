@@ -19,7 +19,7 @@ from nextlat_viz.figures.provenance import provenance_in
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.box import LABEL, ROOM, Box, choice
-from nextlat_viz.notebook.lessons import Rail, read_lesson
+from nextlat_viz.notebook.lessons import Rail
 from nextlat_viz.notebook.panel import Panel, shared_state
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
 from nextlat_viz.notebook.panels.differ import DifferPanel
@@ -35,7 +35,6 @@ from nextlat_viz.notebook.plot import PlotlyLibrary
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.notebook.workshop import Tray
 
-DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
 PANELS: tuple[type[Panel], ...] = (
     WorldPanel, SpacePanel, NextPanel, KnowsPanel, AheadPanel, ReadPanel, TaskPanel, TrainingPanel, ThinkingPanel,
     PairsPanel, WhatIfPanel, DifferPanel,
@@ -72,7 +71,7 @@ class Studio(Box):
                 "give models of one world, or sort them by world: studio({world name: [models]})"
             )
         super().__init__(opened)
-        # First: the page runs plotly.js while the models are read here.
+        # Its plots borrow it too, but the event loop draws them later.
         PlotlyLibrary.borrow()
         self._dom_classes = ("nextlat-viz", "nlv-studio")
         self.status = controls.StatusLine(opened.jobs)
@@ -288,6 +287,7 @@ class Studio(Box):
 
         Examples
         --------
+        >>> from nextlat_viz.notebook.serve import studio
         >>> opened = studio("rrxor/next_token", "rrxor/nextlat")
         >>> figure = opened.figure("world")
         >>> figures.figure_caption(figure).split("?")[0]
@@ -408,74 +408,3 @@ def _classed(widget: Any, names: str) -> Any:
     for name in names.split():
         widget.add_class(name)
     return widget
-
-
-def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = None, lesson: Any = None) -> Studio:
-    """Open models side by side, with linked panels that each answer one question.
-
-    Parameters
-    ----------
-    *models
-        Checkpoints, their names, or latents, all of one world; or one dict ``{world name: models}``. By default the
-        shipped pair of RRXOR, with and without next-latent prediction.
-    state : ViewState, optional
-        The state of other widgets to link with, instead of models.
-    theme : {"auto", "light", "dark"}, optional
-        "auto" leaves the page's own background.
-    lesson : str, path or dict, optional
-        A lesson to open beside the panels: a shipped one by its name, such as ``"beliefs"``, or a JSON file. Without
-        models the studio opens those that the lesson is about.
-
-    Returns
-    -------
-    Studio
-
-    Raises
-    ------
-    ValueError
-        For models of several worlds that are not sorted by world, and for a lesson about other models or with unknown
-        names.
-    LatentsError
-        For models that did not read the same episodes.
-
-    Examples
-    --------
-    >>> opened = studio("rrxor/next_token", "rrxor/nextlat")
-    >>> opened.state.go_to(3, 5)
-    >>> opened
-    <Studio of next-token, NextLat at episode 3, position 5>
-    >>> opened.state.select(range(2))
-    >>> opened.selection["position"].tolist()
-    [1, 2]
-    >>> opened.close()
-    """
-    script = None if lesson is None else read_lesson(lesson)
-    if not models and state is None:
-        models = DEFAULT if script is None or not script.models else tuple(script.models)
-    opened = Studio(*models, state=state, theme=theme)
-    if script is not None:
-        try:
-            opened.rail.start(script)
-        except ValueError:
-            opened.close()
-            raise
-    return opened
-
-
-def page(*models: Any, lesson: Any = None) -> Studio:
-    """Open the studio as a whole page for `serve`: in the full window, with a title, dark if the system is dark.
-
-    Examples
-    --------
-    >>> opened = page("rrxor/next_token", "rrxor/nextlat")
-    >>> "next-token, NextLat on rrxor" in opened.children[0].value
-    True
-    >>> opened.close()
-    """
-    opened = studio(*models, lesson=lesson)
-    names = f"{', '.join(map(shorten, opened.state.labels))} on {shorten(opened.state.world)}"
-    about = "Models that read the same episodes, side by side. Each panel answers one question at the cursor."
-    title = ipywidgets.HTML(f"<b>nextlat_viz studio: {escape(names)}</b>&ensp;{about}")
-    opened.children = [title, *opened.children]
-    opened.add_class("nlv-page")
-    return opened

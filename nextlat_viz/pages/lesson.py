@@ -85,7 +85,7 @@ def play_lesson(lesson: Lesson, *models: Any) -> tuple[list[dict[str, Any]], dic
     ValueError
         For other models, and for a step whose panel has nothing to show; the message names the step and the reason.
     """
-    from nextlat_viz.notebook.studio import studio
+    from nextlat_viz.notebook.serve import studio
 
     opened = studio(*models, lesson=lesson)
     try:

@@ -11,7 +11,7 @@ from .lab import Notebook, box, wait_for
 
 # The studio shows the panel alone.
 SETUP = """
-from nextlat_viz.notebook.studio import studio
+from nextlat_viz.notebook.serve import studio
 opened = studio({models})
 opened.state.arrange(detail="what_if", large="what_if")
 opened.state.target = {target!r}

@@ -16,8 +16,9 @@ from nextlat_viz.analysis.lookahead import look_ahead
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.latents.table import PROBS
 from nextlat_viz.notebook.lessons import Lesson, Rail, read_lesson, shipped_lessons
+from nextlat_viz.notebook.serve import page, studio
 from nextlat_viz.notebook.state import ViewState
-from nextlat_viz.notebook.studio import Studio, page, studio
+from nextlat_viz.notebook.studio import Studio
 from nextlat_viz.pages.lesson import play_lesson
 
 STEP: dict[str, Any] = {"look": "Look.", "panel": "next"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from nextlat_viz.notebook import LatentExplorer, ViewState
 from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.panels.space import SpacePanel
 from nextlat_viz.notebook.plot import Plot, PlotlyLibrary, changes
-from nextlat_viz.notebook.studio import studio
+from nextlat_viz.notebook.serve import studio
 from tests.notebook.conftest import touch
 
 
@@ -211,6 +212,24 @@ def test_a_studio_sends_plotly_before_its_panels(monkeypatch: pytest.MonkeyPatch
     assert isinstance(sent[-1], SpacePanel)
     opened_studio.close()
     assert PlotlyLibrary._shared is None
+
+
+def test_plotly_is_sent_once_for_a_studio_whose_plots_are_drawn_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Widget] = []
+    widget_open = Widget.open
+    monkeypatch.setattr(Widget, "open", lambda self: (sent.append(self), widget_open(self)))
+    monkeypatch.setattr(PlotlyLibrary, "_shared", None)
+    monkeypatch.setattr(PlotlyLibrary, "_users", 0)
+
+    async def run() -> None:
+        opened = studio("rrxor/next_token", "rrxor/nextlat")
+        assert not any(isinstance(widget, Plot) for widget in sent)
+        opened.state.loop.flush()
+        assert any(isinstance(widget, Plot) for widget in sent)
+        opened.close()
+
+    asyncio.run(run())
+    assert len([widget for widget in sent if isinstance(widget, PlotlyLibrary)]) == 1
 
 
 def test_plotly_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:

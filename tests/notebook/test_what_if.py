@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from nextlat_viz.analysis.interventions import inject
-from nextlat_viz.notebook.studio import Studio, studio
+from nextlat_viz.notebook.serve import studio
+from nextlat_viz.notebook.studio import Studio
 
 from .conftest import traces
 

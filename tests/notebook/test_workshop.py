@@ -13,8 +13,9 @@ from anndata import AnnData
 
 import nextlat_viz as nlv
 from nextlat_viz.notebook.pictures import _opening
+from nextlat_viz.notebook.serve import studio
 from nextlat_viz.notebook.sources import by_world
-from nextlat_viz.notebook.studio import Studio, studio
+from nextlat_viz.notebook.studio import Studio
 from nextlat_viz.notebook.workshop import Tray
 
 

@@ -47,7 +47,7 @@ class Rail(Box):
 
     Examples
     --------
-    >>> from nextlat_viz.notebook.studio import studio
+    >>> from nextlat_viz.notebook.serve import studio
     >>> opened = studio(lesson="beliefs")
     >>> opened.rail.next()
     >>> opened.rail.number, opened.rail.asking
