@@ -132,16 +132,14 @@ def compact_bars(
 ) -> Figure:
     """Return bars for a low, narrow place: the heading is the legend too, and the horizontal axis has no title.
 
-    `lines` are about the last traces, whose names they follow; the traces before those are named after the title.
+    Each trace has a line of the heading: its name, followed by one of `lines`.
     """
     names = [legend_entry(bar.to_plotly_json()) for bar in traces]
-    first = len(names) - len(lines)
-    more = "<br>".join(name + line for name, line in zip(names[first:], lines, strict=True))
-    layout, margin = Layout(), {"t": 38 + 15 * len(lines), "b": 22, "l": 44}
+    more = "<br>".join(name + line for name, line in zip(names, lines, strict=True))
+    layout, margin = Layout(), {"t": 23 + 15 * len(lines), "b": 22, "l": 44}
     # Names of tokens slant only if they would touch.
     slim = {"title": {"text": ""}, "tickangle": None, "automargin": True}
     layout.view([0.0, 1.0], [0.0, 1.0], x={**x, **slim}, y=y)
-    title = " ".join([title, *names[:first]])
     layout.notes.append(heading(title, more, xshift=4 - margin["l"], font={"size": 11}))
     options = {"barmode": "group", "bargap": 0.25, "showlegend": False}
     return layout.finish(traces, theme, height=188 + margin["t"], margin=margin, **options)
@@ -203,8 +201,8 @@ def prediction_bars(
     title = f"Next token after position {first.position}"
     gaps = ["" if prediction.kl is None else f"{prediction.kl:.4f} nats" for prediction in predictions.values()]
     if compact:
-        lines = [gap and f": KL {gap} from exact" for gap in gaps]
-        return compact_bars(traces, x, y, title, [] if exact is None else lines, theme)
+        lines = [*[""] * (exact is not None), *(gap and f": KL {gap}" for gap in gaps)]
+        return compact_bars(traces, x, y, title, lines, theme)
     listed = ", ".join(f"{escape(shorten(label))} {gap}" for label, gap in zip(predictions, gaps, strict=True) if gap)
     return bar_figure(traces, x, y, title, [f"KL from exact: {listed}"] if listed else [], theme)
 
@@ -278,6 +276,9 @@ def read_out_figure(
     x = name_axis([names[i] for i in chosen], f"{kind} ({omitted} more)" if omitted else kind)
     title = f"{target} after position {first.position}"
     if compact:
-        return compact_bars(traces, x, y, title, lines, theme)
+        if classes:
+            # The target is in the heading, and does not fit beside the axis.
+            y["title"] = {"text": "probability"}
+        return compact_bars(traces, x, y, title, ["", *lines], theme)
     named = [escape(shorten(label)) + line for label, line in zip(readings, lines, strict=True)]
     return bar_figure(traces, x, y, title, ["Read by a linear probe", *named], theme)

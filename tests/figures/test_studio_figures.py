@@ -165,17 +165,18 @@ def test_the_heading_of_compact_bars_is_their_legend(reading: ReadOut) -> None:
     one = Prediction(("0", "1"), half, np.array([0.25, 0.75]), "NextLat", 0, 3)
     figure = prediction_bars({"next-token": one, "NextLat": replace(one, model=one.exact)}, compact=True)
     title, *lines = figure.layout.annotations[0].text.split("<br>")
-    assert title.endswith(f"{mark(figure.data[0])} exact</b>")
+    assert title == "<b>Next token after position 3</b>"
     assert [mark(bar)[-8] for bar in figure.data] == ["■", "▨", "▧"]
     assert lines == [
-        f"{mark(figure.data[1])} next-token: KL 0.1308 nats from exact",
-        f"{mark(figure.data[2])} NextLat: KL 0.0000 nats from exact",
+        f"{mark(figure.data[0])} exact",
+        f"{mark(figure.data[1])} next-token: KL 0.1308 nats",
+        f"{mark(figure.data[2])} NextLat: KL 0.0000 nats",
     ]
     assert figure.layout.showlegend is False
     blind = prediction_bars({"NextLat": replace(one, exact=None)}, compact=True)
-    assert blind.layout.annotations[0].text == f"<b>Next token after position 3 {mark(blind.data[0])} NextLat</b>"
+    assert blind.layout.annotations[0].text == f"{title}<br>{mark(blind.data[0])} NextLat"
     probed = read_out_figure({"NextLat": reading}, compact=True)
-    title, line = probed.layout.annotations[0].text.split("<br>")
+    *_, line = probed.layout.annotations[0].text.split("<br>")
     assert line.startswith(f"{mark(probed.data[1])} NextLat: held-out R² ")
 
 

@@ -164,7 +164,7 @@ class KnowsPanel(ModelPanel):
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         figure = read_out_figure(answers, most=_BARS, compact=True, theme=theme)
         # Scores with their controls can be wider than the panel; as HTML they wrap.
-        self.about.value = figure.layout.annotations[0].text
+        self.about.value = figure.layout.annotations[0].text.replace("</b><br>", "</b> ", 1)
         figure.layout.annotations = ()
         figure.layout.margin.t = 8
         return figure
