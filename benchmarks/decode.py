@@ -33,7 +33,7 @@ transformers' `generate` greedily and 1.54 (1.30 to 1.78) sampled; 1.57 and 1.27
 faster than theirs. Prompt lookup 0.79 and 0.80. Adaptive, kept, over the best fixed length, 2: 1.03 (0.96 to 1.03) and
 1.02 (1.00 to 1.10). Of single drafts 67 % are accepted greedily and 55 % sampled, of second ones 62 % and 54 %. The
 time is 12 to 13 % drafts, 73 to 79 % passes, 8 to 15 % the rest: free drafts would make it 1.82 and 1.45 times our own
-decoding, so sampling can only be 1.5 times as fast if more drafts are accepted.
+decoding. With sampling, more drafts must be accepted to be 1.5 times as fast.
 """
 
 from __future__ import annotations

@@ -269,7 +269,7 @@ class OpenStudio(BaseModel):
         (), description="names or folders of runs, all of one world (default: those of the lesson, or RRXOR's)"
     )
     lesson: str | None = Field(
-        None, description="lesson to show beside the panels: a name, such as beliefs, or a JSON file (default: none)"
+        None, description="lesson to open in the studio: a shipped one, such as beliefs, or a JSON file (default: none)"
     )
     port: int = Field(0, description="port to listen on; 0 takes a free one")
     no_browser: bool = Field(False, description="do not open the default browser")

@@ -131,11 +131,11 @@ def optional(package: str, advice: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        name = package.partition(".")[0]
-        # An installed package may lack one of its own dependencies: that error stays.
-        if (error.name or "").partition(".")[0] != name:
+        # The package is there, but broken, or one of its own dependencies is missing: that error says which.
+        missing = isinstance(error, ModuleNotFoundError) and f"{package}.".startswith(f"{error.name}.")
+        if not missing:
             raise
-        raise ImportError(advice, name=name) from None
+        raise ImportError(advice, name=package.partition(".")[0]) from None
 
 
 def require_callable(argument: str, value: Any) -> None:

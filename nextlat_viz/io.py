@@ -107,7 +107,7 @@ def draft(path: Path) -> Iterator[Path]:
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write a file atomically: whoever reads it sees the old content or the new, never a part.
+    """Write a file atomically: a reader gets the old content or the new, never a partial file.
 
     Raises
     ------

@@ -214,7 +214,7 @@ def layer_similarity(
 
 
 def nearest_rows(latents: Any, row: Any, site: str = "hidden", k: int = 5) -> pd.DataFrame:
-    """Return the rows nearest to a row in the full latent space: one for each history, and none of its own history.
+    """Return the nearest rows in the full latent space, one per history, leaving out the row's own history.
 
     Parameters
     ----------

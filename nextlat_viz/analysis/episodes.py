@@ -28,11 +28,6 @@ _DRAWS_PER_PROMPT, _BATCH = 4, 64
 K = TypeVar("K")
 
 
-def held_out_split(world: World) -> str:
-    """Return the split that no model was trained on, or the world's first split where there is none."""
-    return "test" if "test" in world.splits else world.splits[0]
-
-
 def heldout_episodes(models: Models, n: int, length: int | None = None, *, seed: int) -> Episodes:
     """Draw held-out episodes that all models can read.
 
@@ -43,7 +38,7 @@ def heldout_episodes(models: Models, n: int, length: int | None = None, *, seed:
     if length is None:
         assert models.context is not None
         length = episode_length(models.world, models.context)
-    return models.world.sample(n, length, seed=seed, split=held_out_split(models.world))
+    return models.world.sample(n, length, seed=seed, split=models.world.held_out_split)
 
 
 def whole_length(models: Models, length: int | None) -> int:
@@ -123,7 +118,7 @@ def heldout_prompts(world: World, n: int, seed: int, measure: str) -> Int[np.nda
         )
     require_next_token(world, measure)
     # In a small world many draws are the same prompt: draw more than are needed, then keep each once.
-    episodes = world.sample(_DRAWS_PER_PROMPT * at_least("n", n), seed=seed, split=held_out_split(world), states=False)
+    episodes = world.sample(_DRAWS_PER_PROMPT * at_least("n", n), seed=seed, split=world.held_out_split, states=False)
     opening = episodes.tokens[:, : prompt_length(episodes, world)]
     _, first = np.unique(opening, axis=0, return_index=True)
     return opening[np.sort(first)][:n]

@@ -16,9 +16,9 @@ from nextlat_viz.training.checkpoint import torch_defaults
 
 MOST = 16
 _PRIOR, _WEIGHT = 0.9, 2.0  # acceptance assumed before any draft is tested, and the number of tests it counts as
-_PLACE_WEIGHT = 3.0  # number of tests that the acceptance over all places counts as at each place
-_DECAY = 0.98  # factor of earlier tests after each step
-_MARGIN = 0.02  # relative gain for which the length changes
+_PLACE_WEIGHT = 3.0  # at each place, the acceptance over all places counts as this many tests
+_DECAY = 0.98  # share of their weight that earlier tests keep after each step
+_MARGIN = 0.02  # the length changes only for a rate better by this share
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,8 @@ class Speculated(Generated):
         return float(1 - self.passes.sum() / added) if added else 0.0
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a row for each place of a draft: ``place`` from 1, ``proposed, tested, accepted``; ``acceptance``, the
-        share accepted of those proposed; ``given_before``, of those tested.
+        """Return a row for each place of a draft: ``place`` from 1, ``proposed, tested, accepted``; ``acceptance``,
+        accepted / proposed; ``given_before``, accepted / tested.
         """
         import pandas as pd
 

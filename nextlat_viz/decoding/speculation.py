@@ -212,8 +212,8 @@ class _Run:
     ) -> tuple[Int[np.ndarray, "b _s"], Int[np.ndarray, " b"], Int[np.ndarray, " b"]]:
         """Draft `most` tokens in each row, up to a stop token, and verify them in one pass.
 
-        Returns the new tokens of each row, and its numbers of drafts and of accepted drafts. One more new token than
-        accepted drafts is valid.
+        Returns for each row its new tokens, the number of drafts and the number accepted. The first accepted + 1 of the
+        new tokens are valid.
         """
         drafts = self._draft(most, stops)
         k, lengths = drafts.tokens.shape[1], self._cache.lengths

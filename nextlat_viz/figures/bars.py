@@ -130,7 +130,7 @@ def compact_bars(
     lines: Sequence[str],
     theme: Theme,
 ) -> Figure:
-    """Return bars for a low, narrow place: the heading is the legend too, and the horizontal axis has no title.
+    """Return bars for a small panel: the heading is also the legend, and the horizontal axis has no title.
 
     Each trace has a line of the heading: its name, followed by one of `lines`.
     """
@@ -158,7 +158,7 @@ def prediction_bars(
         Most tokens to show. Of a larger vocabulary, the likeliest tokens with at least 0.005 in some distribution, in
         the order of their ids.
     compact : bool
-        Draw it for a low, narrow place: the heading is the legend too.
+        Whether to draw it for a small panel: the heading is also the legend.
     theme : {"auto", "light", "dark"}
 
     Returns
@@ -201,7 +201,9 @@ def prediction_bars(
     title = f"Next token after position {first.position}"
     gaps = ["" if prediction.kl is None else f"{prediction.kl:.4f} nats" for prediction in predictions.values()]
     if compact:
-        lines = [*[""] * (exact is not None), *(gap and f": KL {gap}" for gap in gaps)]
+        lines = [gap and f": KL {gap}" for gap in gaps]
+        if exact is not None:
+            lines.insert(0, "")
         return compact_bars(traces, x, y, title, lines, theme)
     listed = ", ".join(f"{escape(shorten(label))} {gap}" for label, gap in zip(predictions, gaps, strict=True) if gap)
     return bar_figure(traces, x, y, title, [f"KL from exact: {listed}"] if listed else [], theme)
@@ -220,7 +222,7 @@ def read_out_figure(
         Most bars per model. Of more classes, the true one and those predicted with at least 0.005; of more numbers,
         the first.
     compact : bool
-        Draw it for a low, narrow place: the heading is the legend too.
+        Whether to draw it for a small panel: the heading is also the legend.
     theme : {"auto", "light", "dark"}
 
     Returns
@@ -259,9 +261,10 @@ def read_out_figure(
     if classes:
         # Twice the truth, so that the true class is shown even if the probes give it no probability.
         chosen = likeliest([2 * np.nan_to_num(first.truth), *(reading.read for reading in readings.values())], most)
-    trained = {True: "", None: "", False: ", training episode of the probe"}
     lines = [
-        f": held-out {', '.join(scores(reading.probe))}{trained[reading.held_out]}" for reading in readings.values()
+        f": held-out {', '.join(scores(reading.probe))}"
+        + ", training episode of the probe" * (reading.held_out is False)
+        for reading in readings.values()
     ]
     models = {label: reading.read for label, reading in readings.items()}
     traces = [
@@ -277,7 +280,7 @@ def read_out_figure(
     title = f"{target} after position {first.position}"
     if compact:
         if classes:
-            # The target is in the heading, and does not fit beside the axis.
+            # Beside the axis the target would be cut; the heading names it.
             y["title"] = {"text": "probability"}
         return compact_bars(traces, x, y, title, ["", *lines], theme)
     named = [escape(shorten(label)) + line for label, line in zip(readings, lines, strict=True)]

@@ -112,7 +112,7 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
 
 
 def _names_fit(figure: go.Figure, rows: list[list[_View]], inside: float) -> bool:
-    """Whether the names at the axes of inner views have room beside the views left of them."""
+    """Whether the tick labels of each view fit into the gap between it and the view on its left."""
     for left, right in itertools.chain(*map(itertools.pairwise, rows)):
         axis = figure.layout[f"yaxis{right.number}"]
         shown = axis.visible is not False and axis.showticklabels is not False

@@ -279,7 +279,7 @@ class PostHoc(NextLat):
         self.psi.scale.copy_(state / token)
 
     def restrict(self, tokens: Int[Tensor, " n"]) -> None:
-        """Draft these tokens only; if psi is trained alone, L_KL compares these only.
+        """Draft only these tokens. If psi is trained alone, L_KL compares only these too.
 
         With tens of thousands of tokens the output head is most of psi's cost, and a corpus uses few of them.
         Verification corrects a draft that should have been another token.

@@ -208,14 +208,14 @@ def finetune(
         ]
         learner.to("cpu")
         with quiet(), tempfile.TemporaryDirectory(dir=folder, prefix=f".{MODEL}.") as temporary:
-            complete = Path(temporary, MODEL)
-            backbone.module.save_pretrained(complete)
+            saved = Path(temporary, MODEL)
+            backbone.module.save_pretrained(saved)
             if "world" not in parts.about and hasattr(tokenizer, "save_pretrained"):
-                # Without files in a further folder, which a card cannot name.
-                tokenizer.save_pretrained(complete, save_jinja_files=False)
+                # Templates would go into a subfolder, and a card cannot name files there.
+                tokenizer.save_pretrained(saved, save_jinja_files=False)
             # A killed run may have left a model here, without a card.
             shutil.rmtree(folder / MODEL, ignore_errors=True)
-            complete.replace(folder / MODEL)
+            saved.replace(folder / MODEL)
         io.write(folder / PSI, save_tensors(learner.psi.state_dict()))
         files = [*sorted((folder / MODEL).iterdir()), folder / PSI, folder / METRICS]
         if "world" not in parts.about:
@@ -306,14 +306,14 @@ class _AdamW(torch.optim.AdamW):
         for group in self.param_groups:
             group["lr"] = group["lr"] * group["factor"]
         result = super().step(closure)
-        self._unfreeze()
+        self.unfreeze()
         return result
 
     def load_state_dict(self, state_dict: Any) -> None:
         super().load_state_dict(state_dict)
-        self._unfreeze()
+        self.unfreeze()
 
-    def _unfreeze(self) -> None:
+    def unfreeze(self) -> None:
         """Unfreeze the groups whose frozen steps are over."""
         steps = max((int(state["step"]) for state in self.state.values() if "step" in state), default=0)
         for group in self.param_groups:
@@ -328,7 +328,7 @@ def _optimizer(model: PostHoc, config: FinetuneConfig) -> _AdamW:
     if slow:
         groups.insert(0, {"params": slow, "factor": config.model_rate, "frozen_steps": config.psi_steps})
     optimizer = _AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay)
-    optimizer._unfreeze()
+    optimizer.unfreeze()
     return optimizer
 
 

@@ -121,8 +121,8 @@ def extract(
         ``solved``, ``right``, ``margin`` (see `Thinking.margins`) and, of queens, the exact ``posterior``.
     out : path of an .h5ad file, optional
         Write batch by batch to disk, in constant memory. Making the same call again continues an extraction that was
-        interrupted, and opens one that is finished. Calls are the same if their arguments are, and so are the model's
-        weights, structure, buffers, attributes and code.
+        interrupted, and opens one that is finished. Two calls are the same if their arguments and the model's
+        weights, structure, buffers, attributes and code are equal.
         Under torchrun `out` may be a folder, a name without ``.h5ad``: each process then reads its share of the
         episodes and gets the table of that share; ``nlv.load_latents(out)`` reads the whole table.
     dtype : {"float32", "float16"}

@@ -44,7 +44,7 @@ class Reading:
     start : bool
         Whether the first column of `keep` is position 0, where nothing has been read.
     first : int
-        Number of the first episode, above 0 where these are one part of all episodes.
+        Number of the first episode; above 0 if these episodes are part of a larger set.
     """
 
     episodes: Episodes

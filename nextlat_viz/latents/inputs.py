@@ -38,8 +38,9 @@ def heldout(checkpoint: TrainedModel, n: int = HELDOUT_EPISODES, seed: int = HEL
     """Draw held-out episodes of a trained model's world, by default the standard ones.
 
     Their length is that of the world's episodes, or else the model's context; they are from the test split where the
-    world has one, and windows of text do not overlap. Models of one world and context get the same episodes, so their
-    latents can be compared row by row. A model that was fine-tuned on a corpus gets sequences held out of it.
+    world has one, and windows of text do not overlap if the split has enough of them. Models of one world and context
+    get the same episodes, so their latents can be compared row by row. A model that was fine-tuned on a corpus gets
+    sequences held out of it.
     """
     world = checkpoint.world
     length = checkpoint.reads if world.length is None else world.length

@@ -122,8 +122,9 @@ class Growing:
     ) -> None:
         """Write all batches, and then the hash of the complete file, which becomes `out`.
 
-        After an interruption the rows written so far stay on disk, and the next call continues. A batch is its rows by
-        site, and the number of episodes done after it; `uns` comes from `table.origin`; `dtype` is that of the sites.
+        After an interruption the rows written so far stay on disk, and the next call continues. Each batch is a pair:
+        its rows by site, and the number of episodes done once it is written. `uns` comes from `table.origin`; `dtype`
+        is that of the sites.
         """
         # One thread writes a batch while the model reads the next one, so at most two batches are in memory.
         writing: Future[None] | None = None

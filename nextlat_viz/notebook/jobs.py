@@ -40,7 +40,7 @@ class Job:
     """A computation, and the calls to make when it ends.
 
     `text` names the present stage; `share` is the part done, from 0 to 1, or None if unknown; `stopping` is whether the
-    job must stop: it was cancelled, or nobody waits for it.
+    job must stop: it was cancelled, or no caller waits for it.
     """
 
     results: Results
@@ -285,7 +285,7 @@ class Jobs:
         self._thread.join(self._patience)
         self._patience = max(0.0, self._patience - (time.monotonic() - begun))
         if not self._thread.is_alive():
-            # The caller of `ask` gets the result from it, so nobody needs to be called back.
+            # `ask` returns the result itself, so no listener is called.
             self._running.listeners.clear()
             self._end(self._running)
 

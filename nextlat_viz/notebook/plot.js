@@ -5,7 +5,7 @@ const ARRAYS = {
   float32: Float32Array, float64: Float64Array,
 };
 
-// The library's model runs plotly.js when it arrives; a figure that is drawn later only waits for it.
+// The library runs when it arrives on the page; a figure only waits for it.
 const plotly = async model => load(await model.widget_manager.get_model(model.get("_library")));
 
 const bytes = ({buffer, byteOffset, byteLength}) => buffer.slice(byteOffset, byteOffset + byteLength);
@@ -118,14 +118,14 @@ class Figure {
   }
 }
 
-// New figures are drawn one by one, and between two of them the browser shows what is there. The first figure with WebGL
-// takes as long as ten others, so it lets those pass that come with it.
-const PASS = 150; // milliseconds
+// Draw new figures one at a time, so that the browser shows each before it draws the next. Figures with WebGL take several
+// times as long the first time, so they wait for the others that arrive with them.
+const PASS = 150; // milliseconds that a figure with WebGL waits
 const pause = time => new Promise(next => setTimeout(next, time));
 
 async function turn({data}) {
   if (data.some(trace => trace.type?.endsWith("gl"))) await pause(PASS);
-  // On the page, because every figure has a copy of this module.
+  // A global, because every figure has its own copy of this module.
   await (globalThis.nextlat_viz_turn = Promise.resolve(globalThis.nextlat_viz_turn).then(() => pause(0)));
 }
 

@@ -1,5 +1,5 @@
-// Runs plotly.js once per page, however many figures and kernels there are. It comes as the text of a model of its own,
-// long before the first figure: 5 MB take a second to run.
+// Run plotly.js once per page, however many figures and kernels there are. A separate widget model carries its text, and is
+// sent before the first figure, because 5 MB take a second to run.
 const libraries = (globalThis.nextlat_viz_plotly ??= {});
 
 async function run(text) {
@@ -14,7 +14,7 @@ async function run(text) {
   }
 }
 
-// plotly.js of the model of a `PlotlyLibrary`; what failed is tried again by the next figure.
+// Return the plotly.js that a PlotlyLibrary carries. If it fails to run, the next figure tries again.
 function load(library) {
   const version = library.get("version");
   if (!libraries[version]) {

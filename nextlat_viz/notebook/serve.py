@@ -39,6 +39,84 @@ _IDLE, _CHECK = 120, 10
 _open: set[App] = set()
 
 
+def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = None, lesson: Any = None) -> Studio:
+    """Open models side by side, with linked panels that each answer one question.
+
+    Parameters
+    ----------
+    *models
+        Checkpoints, their names, or latents, all of one world; or one dict ``{world name: models}``. By default the
+        shipped pair of RRXOR, with and without next-latent prediction.
+    state : ViewState, optional
+        The state of other widgets to link with, instead of models.
+    theme : {"auto", "light", "dark"}, optional
+        "auto" leaves the page's own background.
+    lesson : str, path or dict, optional
+        A lesson to open beside the panels: a shipped one by its name, such as ``"beliefs"``, or a JSON file. Without
+        models the studio opens those that the lesson is about.
+
+    Returns
+    -------
+    Studio
+
+    Raises
+    ------
+    ValueError
+        For models of several worlds that are not sorted by world, and for a lesson about other models or with unknown
+        names.
+    LatentsError
+        For models that did not read the same episodes.
+
+    Examples
+    --------
+    >>> opened = studio("rrxor/next_token", "rrxor/nextlat")
+    >>> opened.state.go_to(3, 5)
+    >>> opened
+    <Studio of next-token, NextLat at episode 3, position 5>
+    >>> opened.state.select(range(2))
+    >>> opened.selection["position"].tolist()
+    [1, 2]
+    >>> opened.close()
+    """
+    # The page runs plotly.js, which takes a second, while the kernel imports the rest and reads the models.
+    with PlotlyLibrary.lent():
+        from nextlat_viz.notebook.lessons import read_lesson
+        from nextlat_viz.notebook.studio import Studio
+
+        script = None if lesson is None else read_lesson(lesson)
+        if not models and state is None:
+            models = PAIR if script is None or not script.models else tuple(script.models)
+        opened = Studio(*models, state=state, theme=theme)
+    if script is not None:
+        try:
+            opened.rail.start(script)
+        except ValueError:
+            opened.close()
+            raise
+    return opened
+
+
+def page(*models: Any, lesson: Any = None) -> Studio:
+    """Open the studio as a whole page for `serve`: in the full window, with a title, dark if the system is dark.
+
+    Examples
+    --------
+    >>> opened = page("rrxor/next_token", "rrxor/nextlat")
+    >>> "next-token, NextLat on rrxor" in opened.children[0].value
+    True
+    >>> opened.close()
+    """
+    import ipywidgets
+
+    opened = studio(*models, lesson=lesson)
+    names = f"{', '.join(map(shorten, opened.state.labels))} on {shorten(opened.state.world)}"
+    about = "Models that read the same episodes, side by side. Each panel answers one question at the cursor."
+    title = ipywidgets.HTML(f"<b>nextlat_viz studio: {escape(names)}</b>&ensp;{about}")
+    opened.children = [title, *opened.children]
+    opened.add_class("nlv-page")
+    return opened
+
+
 class App:
     """A studio being served. It stops on `close`, at the end of a ``with`` block, and when this Python process ends.
 
@@ -277,81 +355,3 @@ def _await(app: App, port: int) -> None:
     raise ChildProcessError(
         f"the server did not answer within {_PATIENCE:.0f} s; its output:\n{app.log.strip()[-2000:]}"
     )
-
-
-def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = None, lesson: Any = None) -> Studio:
-    """Open models side by side, with linked panels that each answer one question.
-
-    Parameters
-    ----------
-    *models
-        Checkpoints, their names, or latents, all of one world; or one dict ``{world name: models}``. By default the
-        shipped pair of RRXOR, with and without next-latent prediction.
-    state : ViewState, optional
-        The state of other widgets to link with, instead of models.
-    theme : {"auto", "light", "dark"}, optional
-        "auto" leaves the page's own background.
-    lesson : str, path or dict, optional
-        A lesson to open beside the panels: a shipped one by its name, such as ``"beliefs"``, or a JSON file. Without
-        models the studio opens those that the lesson is about.
-
-    Returns
-    -------
-    Studio
-
-    Raises
-    ------
-    ValueError
-        For models of several worlds that are not sorted by world, and for a lesson about other models or with unknown
-        names.
-    LatentsError
-        For models that did not read the same episodes.
-
-    Examples
-    --------
-    >>> opened = studio("rrxor/next_token", "rrxor/nextlat")
-    >>> opened.state.go_to(3, 5)
-    >>> opened
-    <Studio of next-token, NextLat at episode 3, position 5>
-    >>> opened.state.select(range(2))
-    >>> opened.selection["position"].tolist()
-    [1, 2]
-    >>> opened.close()
-    """
-    # The page runs plotly.js, which takes a second, while the kernel imports the rest and reads the models.
-    with PlotlyLibrary.lent():
-        from nextlat_viz.notebook.lessons import read_lesson
-        from nextlat_viz.notebook.studio import Studio
-
-        script = None if lesson is None else read_lesson(lesson)
-        if not models and state is None:
-            models = PAIR if script is None or not script.models else tuple(script.models)
-        opened = Studio(*models, state=state, theme=theme)
-    if script is not None:
-        try:
-            opened.rail.start(script)
-        except ValueError:
-            opened.close()
-            raise
-    return opened
-
-
-def page(*models: Any, lesson: Any = None) -> Studio:
-    """Open the studio as a whole page for `serve`: in the full window, with a title, dark if the system is dark.
-
-    Examples
-    --------
-    >>> opened = page("rrxor/next_token", "rrxor/nextlat")
-    >>> "next-token, NextLat on rrxor" in opened.children[0].value
-    True
-    >>> opened.close()
-    """
-    import ipywidgets
-
-    opened = studio(*models, lesson=lesson)
-    names = f"{', '.join(map(shorten, opened.state.labels))} on {shorten(opened.state.world)}"
-    about = "Models that read the same episodes, side by side. Each panel answers one question at the cursor."
-    title = ipywidgets.HTML(f"<b>nextlat_viz studio: {escape(names)}</b>&ensp;{about}")
-    opened.children = [title, *opened.children]
-    opened.add_class("nlv-page")
-    return opened

@@ -71,7 +71,7 @@ class Studio(Box):
                 "give models of one world, or sort them by world: studio({world name: [models]})"
             )
         super().__init__(opened)
-        # Its plots borrow it too, but the event loop draws them later.
+        # Kept from now on: the event loop makes the plots, which borrow it too, only later.
         PlotlyLibrary.borrow()
         self._dom_classes = ("nextlat-viz", "nlv-studio")
         self.status = controls.StatusLine(opened.jobs)
@@ -144,7 +144,7 @@ class Studio(Box):
             self._tabs.options = [(panels[name].tab, name) for name in tabs]
             self._tabs.value = detail
             self._tabs.tooltips = [panels[name].question for name in tabs]
-            # The panel of latents last: it fits probes and draws with WebGL, and the others are seen meanwhile.
+            # The latents last: their panel fits probes and starts WebGL, and the others appear before that.
             for name in sorted((name for name in panels if name in in_sight), key=lambda name: name == "space"):
                 self.panels[name]
             view: Any = self.panels["space"].view
@@ -197,7 +197,7 @@ class Studio(Box):
 
     @property
     def tray(self) -> Tray:
-        """The pinned figures. Made when it is first needed: it has as many widgets as a panel."""
+        """The pinned figures. Made on first use, because it has many widgets."""
         if self._tray is None:
             self._tray = Tray(self.state)
             self._link(self._tray, self._open_tray, "count")

@@ -129,9 +129,9 @@ class Validation:
 
     def __init__(self, world: worlds.World, config: TrainConfig) -> None:
         start = len(world.vocabulary) if config.start_token else None
-        split = "test" if "test" in world.splits else "train"
+        length = episode_length(world, config.context)
         self.episodes = world.sample(
-            config.validation_episodes, episode_length(world, config.context), seed=VALIDATION_SEED, split=split
+            config.validation_episodes, length, seed=VALIDATION_SEED, split=world.held_out_split
         )
         positions, vocabulary = self.episodes.tokens.shape[1], len(world.vocabulary)
         per_part = max(1, MOST_LOGITS // (positions * vocabulary))

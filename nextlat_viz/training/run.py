@@ -235,7 +235,7 @@ def _take_steps(
             step, late = state.step, config.minutes is not None and time.monotonic() - started >= 60 * config.minutes
             last = step == config.steps or (config.minutes is not None and fabric.broadcast(late))
             measures = step % config.validate_every == 0 or last
-            # Read once: after a later Ctrl-C in this step, the state would be saved without the moments.
+            # Read once: if it were read again below, a Ctrl-C in between would save the state without the moments.
             stops = interrupts.requested
             saves = stops or (step % config.save_every == 0 and not last)
             if not (measures or saves or step in config.snapshots):

@@ -232,9 +232,14 @@ class World(ABC):
             If an argument is out of range.
         """
 
+    @property
+    def held_out_split(self) -> str:
+        """The split that models are measured on: "test" if there is one, else the first."""
+        return "test" if "test" in self.splits else self.splits[0]
+
     def sample_held_out(self, n: int, length: int | None = None, seed: int = 0) -> Episodes:
-        """Draw episodes to measure models on, from the split "test" if there is one."""
-        return self.sample(n, length, seed, split="test" if "test" in self.splits else "train")
+        """Draw episodes to measure models on, from ``held_out_split``."""
+        return self.sample(n, length, seed, split=self.held_out_split)
 
     @abstractmethod
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:

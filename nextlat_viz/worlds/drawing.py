@@ -26,9 +26,9 @@ Picture = TypeVar("Picture", bound=Callable[..., go.Figure])
 
 # Characters of a name that hover text shows.
 HOVER = 120
-# Default size of a picture in pixels, and the fraction of its size that a panel may leave it.
+# Default size of a picture in pixels; in a panel it may shrink to this fraction of its size.
 _WIDTH, SMALLER = 560, 0.35
-_DARK = 95  # of 255: a grey on which white is easier to read than black
+_DARK = 90  # of 255: a grey on which white is easier to read than black
 QUIET: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
 """Options of a trace without hover text and legend entry."""
 
@@ -101,7 +101,7 @@ def draw_picture(
 def fix_ranges(figure: go.Figure) -> None:
     """Set the ranges of both axes to what the dots and names fill, in a picture with equal scales and no ranges.
 
-    plotly would fit the ranges to the size of the page, and keep the old ones when that size changes.
+    plotly would fit the ranges to the size of the page, and start from those when the size changes.
     """
     if figure.layout.yaxis.scaleanchor is None or figure.layout.xaxis.range or figure.layout.yaxis.range:
         return

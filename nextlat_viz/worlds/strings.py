@@ -12,7 +12,7 @@ from nextlat_viz.display import counted, shorten
 from nextlat_viz.worlds.base import World
 
 _NAMES = 12
-# Episodes sampled to find the end of the prompt, and their length in a world without one: longer than any prompt.
+# Episodes sampled to find the end of the prompt, and their length if the world sets none: longer than any prompt.
 _FEW, _LONG = 4, 64
 
 

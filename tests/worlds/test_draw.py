@@ -206,7 +206,7 @@ def test_pictures_of_one_scale_set_their_ranges(name: str) -> None:
 
 def test_names_on_dark_dots_are_white() -> None:
     figure = go.Figure()
-    drawing.add_dots(figure, np.zeros((3, 2)), text=["a", "b", "c"], color=["#4B3CA5", "#F7EA50", "#EAA51A"])
+    drawing.add_dots(figure, np.zeros((4, 2)), text=list("abcd"), color=["#0072B2", "#F7EA50", "#EAA51A", "#008C65"])
     drawing.add_dots(figure, np.zeros((1, 2)), text=["a"], color="rgb(0, 0, 0)")
-    assert figure.data[0].textfont.color == ("#ffffff", "#111111", "#111111")
+    assert figure.data[0].textfont.color == ("#ffffff", "#111111", "#111111", "#111111")
     assert figure.data[1].textfont.color == "#111111"

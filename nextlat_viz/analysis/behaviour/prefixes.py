@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from nextlat_viz.analysis._rows import number_rows, prefix_ids
-from nextlat_viz.analysis.episodes import held_out_split
 from nextlat_viz.analysis.measure import several
 from nextlat_viz.decoding import Predictor
 from nextlat_viz.decoding.generation import choose
@@ -86,7 +85,7 @@ def pairs_in_one_state(
     """
     episodes = max(_FEWEST_EPISODES, 2 * at_least("n", n))
     while episodes <= max(_MOST_EPISODES, 2 * n):
-        drawn = world.sample(episodes, length, seed=seed, split=held_out_split(world), states=False)
+        drawn = world.sample(episodes, length, seed=seed, split=world.held_out_split, states=False)
         pairs = _pair_up(world, drawn, n, np.random.default_rng(seed), state)
         if len(pairs) == n:
             return pairs
@@ -128,7 +127,7 @@ def different_state_pairs(
 
     At least `room` tokens follow each prefix.
     """
-    drawn = world.sample(max(256, 4 * at_least("n", n)), length, seed=seed, split=held_out_split(world), states=False)
+    drawn = world.sample(max(256, 4 * at_least("n", n)), length, seed=seed, split=world.held_out_split, states=False)
     rng = np.random.default_rng(seed)
     usable = eligible(drawn)
     usable[:, max(drawn.tokens.shape[1] - room, 0) :] = False

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from nextlat_viz.analysis.episodes import held_out_split, require_end, require_taxi, verdicts_of
+from nextlat_viz.analysis.episodes import require_end, require_taxi, verdicts_of
 from nextlat_viz.analysis.measure import Models, Rows, measure, share
 from nextlat_viz.decoding import Predictor, generate
 from nextlat_viz.errors import at_least
@@ -180,7 +180,7 @@ def reconstruct_map(
     models: Models[Predictor] = Models("map reconstruction", [model])
     models.require_finite()
     world = require_taxi(models.world, models.measure)
-    true = world.sample(at_least("n_rides", n_rides), seed=seed, split=held_out_split(world), states=False)
+    true = world.sample(at_least("n_rides", n_rides), seed=seed, split=world.held_out_split, states=False)
     end, most = require_end(world, models.measure), world.rides.max_turns + 1
     (predictor,) = models.all
     rides = generate(predictor, true.tokens[:, :PROMPT], most, temperature=temperature, stop=end, seed=seed)

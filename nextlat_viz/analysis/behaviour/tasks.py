@@ -33,8 +33,8 @@ GREEDY, SAMPLED = "greedy", "sampled"
 def equation_validity(models: Models, n: int = 200, *, temperature: float = 0.0, seed: int = HELDOUT_SEED) -> Rows:
     """Share of valid equations, first to last, and of right answers, on held-out problems.
 
-    Held-out problems have targets that were not in training. Where the world has one target, as in the 24 game, they
-    have inputs that were not.
+    Held-out problems have targets that were not in training. Where the world has one target, as in the 24 game,
+    their inputs were not in training.
 
     An equation is valid if it is true and uses available numbers (``world.verify``). A model that plans only the next
     token makes valid equations first and is then forced into a wrong last one, the "regretful compromise" (Ye et al.
@@ -203,7 +203,8 @@ def state_tracking(
     """
     world = models.world_of(GroupWorld, "a5")
     default = range(1, 4 * models.context + 1 if models.context else 37)
-    lengths = sorted({at_least("lengths", length) for length in (default if lengths is None else several(lengths))})
+    chosen = default if lengths is None else several(lengths)
+    lengths = sorted({at_least("lengths", length) for length in chosen})
     if not lengths:
         raise ValueError("lengths is empty: give at least one number of tokens")
     # The first tokens decide whether an episode is in the test split, so none is shorter.

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int
 from nextlat_viz.analysis.behaviour.prefixes import walk
 from nextlat_viz.analysis.episodes import (
     AT_ONCE,
-    held_out_split,
     heldout_prompts,
     require_end,
     require_next_token,
@@ -77,7 +76,7 @@ def next_token_test(
     require_next_token(world, "the next-token test")
     if episodes is None:
         total = whole_length(models, length)
-        episodes = world.sample(at_least("n", n), total, seed=seed, split=held_out_split(world), states=False)
+        episodes = world.sample(at_least("n", n), total, seed=seed, split=world.held_out_split, states=False)
     if not isinstance(episodes, Episodes):
         raise TypeError(f"episodes must be Episodes, such as world.sample gives, got {type(episodes).__name__}")
     width = within_context(models, episodes.tokens.shape[1])

@@ -64,7 +64,7 @@ class Injection:
     rollout_before, rollout_after : (s, V) arrays or None
         Next-token distributions after each of these tokens, by rolling psi out; None for a model without psi.
     exact_rollout : (s, V) array or None
-        Those of the world; NaN from the first token with probability 0 at the target onwards.
+        Those of the world; NaN from the first token on that is impossible at the target.
     metric : str
         The norm that the edit minimises.
     label, episode, position
@@ -361,7 +361,8 @@ def _edit_to_class(
     one_of(f"class of {probe.target!r}", target, probe.names)
     chosen = probe.names.index(target)
     logits = probe.coef @ before + probe.intercept
-    # The target's logit must exceed each other one by h, so that the other class keeps at most its part of the rest.
+    # h: how much the target's lead over each other class must still grow, for that class to keep at most its part of
+    # 1 - SURE.
     size = len(probe.names) // probe.columns
     others = np.delete(np.arange(size), chosen % size) + chosen // size * size
     G = (probe.coef[chosen] - probe.coef[others]) @ root

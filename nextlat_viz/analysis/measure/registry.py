@@ -216,8 +216,8 @@ _OPTIONS = {
     "n": "int\n    Held-out episodes, or puzzles of a recursive model.",
     "length": "int, optional\n    Tokens of an episode in a world without a fixed length; by default as many as the "
     "models can predict.",
-    "state": "str or several, optional\n    Names of the states that together fix the future, in a world that does not "
-    "say.",
+    "state": "str or several, optional\n    Names of the states that together fix the future; needed if the world does "
+    "not know them.",
     "temperature": "float\n    0 is greedy, 1 samples from the model's own distribution.",
     "seed": "int\n    Seed of episodes, prompts and sampling.",
     "progress": "bool\n    Show a progress bar.",

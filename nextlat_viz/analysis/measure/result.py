@@ -279,8 +279,8 @@ def clustered(sums: Float[np.ndarray, " n"], counts: Float[np.ndarray, " n"]) ->
     """
     if not np.isfinite(sums).all():
         raise ValueError(
-            f"{int((~np.isfinite(sums)).sum())} of {len(sums)} episodes give NaN or infinity: was the learning rate "
-            "too high? Measure an earlier snapshot, or another run"
+            f"{int((~np.isfinite(sums)).sum())} of {len(sums)} episodes or puzzles give NaN or infinity: was the "
+            "learning rate too high? Measure an earlier snapshot, or another run"
         )
     # An episode whose states never move has a count of 0, and its errors count all the same.
     used = (counts > 0) | (sums != 0)

@@ -58,7 +58,8 @@ def project_in_process(
     latents : AnnData
         Of one model.
     progress : callable taking a Progress, optional
-        Called at least ten times a second with the present stage. An exception from it stops the process.
+        Called at least ten times a second with the present stage. An exception that it raises
+        stops the process and is raised again.
     **options
         As in `project`: ``site``, ``rows``, ``seed``, ``n_neighbors``, ...
 

@@ -26,7 +26,7 @@ def distinct_problems(
 def stars(
     tails: Int[np.ndarray, "episodes edges"], heads: Int[np.ndarray, "episodes edges"], arms: int, nodes_per_arm: int
 ) -> tuple[Bool[np.ndarray, " episodes"], Int[np.ndarray, "episodes arms nodes"]]:
-    """Tell whether lists of edges with distinct heads are stars; return that, and the arms of those that are."""
+    """Return which lists of edges with distinct heads are stars, and their arms (meaningless for the others)."""
     size, rows = int(max(tails.max(initial=0), heads.max(initial=0))) + 1, np.arange(len(tails))[:, None]
     # The additional column is "no node"; the node after it is "no node" too.
     after = np.full((len(tails), size + 1), -1)

@@ -156,7 +156,7 @@ def held_out_boards(size: int) -> UInt64[np.ndarray, " orbits"]:
 
 @cache
 def held_out_solutions(size: int) -> Bool[np.ndarray, " solutions"]:
-    """Solutions that only test boards have: a fixed sixth of the orbits; none if all solutions are one orbit.
+    """Solutions that only test boards have: a fixed sixth of the orbits, at least one; none if there is only one.
 
     Examples
     --------

@@ -17,7 +17,7 @@ from nextlat_viz.worlds.drawing import picture, state_colour
 from nextlat_viz.worlds.story.world import Story
 
 _GAP = 10
-# Of a room's name and of a line in it. In a panel the picture is half as high, and its letters are not smaller.
+# Heights of a room's heading and of a line in the room. A panel halves the height of the picture, not of its letters.
 _HEAD = 40
 _LINE = 30
 _PER_LINE = 2

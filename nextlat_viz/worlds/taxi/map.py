@@ -257,21 +257,22 @@ def _name_places(
     margin, ends = figure.layout.margin, [figure.layout.xaxis.range, figure.layout.yaxis.range]
     spans = [high - low for low, high in ends]
     free = figure.layout.width - margin.l - margin.r, figure.layout.height - margin.t - margin.b
-    scale = min(room / span for room, span in zip(free, spans, strict=True))
+    # A picture can be smaller than its margins.
+    scale = min(max(room, 1) / span for room, span in zip(free, spans, strict=True))
     along = np.linspace(0, 1, _PIECES, endpoint=False)[:, None]
     places = np.stack([streets.x, streets.y], axis=1)
-    # The marks of the two ends count as much as a street does.
-    taken = [(places[path[:-1], None] + along * np.diff(places[path], axis=0)[:, None]).reshape(-1, 2)]
-    taken += [np.repeat(places[[node for node, _ in names]], _PIECES, axis=0)]
+    ride = (places[path[:-1], None] + along * np.diff(places[path], axis=0)[:, None]).reshape(-1, 2)
+    # Each mark counts as much as a street.
+    taken = np.concatenate([ride, np.repeat(places[[node for node, _ in names]], _PIECES, axis=0)])
     for node, name in names:
         half = np.array([3.9 * len(name) + 2, 9.0])
 
-        def cost(side: tuple[int, int], node: int = node, half: np.ndarray = half) -> float:
+        def cost(side: tuple[int, int], node: int = node, half: np.ndarray = half, taken: np.ndarray = taken) -> float:
             total = 0.0
             # On a page, and in a narrow panel, where only the letters keep their size.
             for pixels in (scale, drawing.SMALLER * scale):
                 middle, reach = _beside(side, half) / pixels + places[node], half / pixels
-                covered = np.abs(np.concatenate(taken) - middle) < reach
+                covered = np.abs(taken - middle) < reach
                 # A few pixels into the margin.
                 aside = 8 / pixels
                 outside = [
@@ -290,11 +291,11 @@ def _name_places(
             xshift=shift, yanchor="middle", yshift=up,
         )  # fmt: skip
         box = np.stack(np.meshgrid(*(np.linspace(-end, end, 5) for end in half)), axis=-1).reshape(-1, 2)
-        taken.append((_beside(side, half) + box) / (drawing.SMALLER * scale) + places[node])
+        taken = np.concatenate([taken, (_beside(side, half) + box) / (drawing.SMALLER * scale) + places[node]])
 
 
 def _beside(side: tuple[int, int], half: Float[np.ndarray, "2"]) -> Float[np.ndarray, "2"]:
-    """Return the middle of a name from its mark, in pixels: to the right or left of it, above or below it."""
+    """Return the offset in pixels from a mark to the middle of its name, which is beside, above or below it."""
     across, up = side
     # Above and below, a name that is aligned inwards begins over its mark.
     return np.array([across * (half[0] + (13 if not up else -6)), up * (half[1] + 9)])

@@ -168,7 +168,7 @@ def _laid_out(turns: Int[np.ndarray, "nodes 8"]) -> tuple[Float[np.ndarray, " no
 
 
 def _merge(graph: networkx.MultiDiGraph) -> None:
-    """Remove nodes without a choice, in place, until none is left.
+    """Remove nodes without a choice, in place, until every node has one.
 
     A joined street has the direction of its first part.
     """

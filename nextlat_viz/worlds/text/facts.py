@@ -17,8 +17,8 @@ _WORD = re.compile(r"[^\W\d_]+")
 _INSIDE = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+")
 _SENTENCE_END = re.compile(r"[.!?]+[\"”’']*(?=\s+[^a-z\s]|\s*(?:<|$))|\n")
 _QUOTE = re.compile(r"[\"“”\n]")
-# A word is a name if at least this share of its uses is inside sentences, and the word in lower case is rarer than this
-# share of its uses.
+# A word is a name if at least this share of its uses is inside sentences, and if it occurs in lower case at most this
+# many times as often.
 _LEAST_INSIDE, _MOST_SMALL = 0.2, 0.1
 # Tokens decoded together: decoding a whole prefix for each token would be quadratic in the length of the sequence.
 _WINDOW = 16

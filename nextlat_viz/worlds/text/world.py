@@ -88,7 +88,7 @@ class Text(World):
 
         If the split has fewer than `n` of them, they are drawn by ``sample`` and overlap.
         """
-        split = "test" if "test" in self.splits else "train"
+        split = self.held_out_split
         n, length, rng = checks.sampling(self, n, length, seed, split)
         tokens = self.packed.parts[split]
         if (count := len(tokens) // length) < n:

@@ -163,6 +163,9 @@ def test_both_axes_have_the_same_scale() -> None:
         assert figure.layout.width == 600
         assert 320 <= figure.layout.height <= 720
     assert draw_map(CITY, height=444).layout.height == 444
+    # Lower than its margins: 88 pixels.
+    for height in (20, 84, 90):
+        assert draw_map(CITY, rides=[0, 4, 8], at=1, height=height).layout.height == height
 
 
 def test_names_are_shown_as_text_and_the_map_is_credited() -> None:
