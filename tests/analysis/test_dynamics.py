@@ -252,7 +252,7 @@ def test_means_over_episodes_and_their_errors() -> None:
     assert np.isnan(clustered(np.zeros(3), np.zeros(3))["value"])
     with pytest.raises(ValueError, match="never change"):
         clustered(np.ones(2), np.zeros(2))
-    with pytest.raises(ValueError, match="1 of 2 episodes give NaN"):
+    with pytest.raises(ValueError, match="1 of 2 episodes or puzzles give NaN"):
         clustered(np.array([np.nan, 1]), np.ones(2))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from nextlat_viz.notebook.panels.world import WorldPanel
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.plotting import CONFIG
-from tests.browser.lab import wait_for
 from tests.figures.test_every_figure import CASES, drawn
 from tests.synthetic import make_latents
 
@@ -92,11 +90,18 @@ def test_pictures_of_worlds(page: Page, name: str) -> None:
             assert faults(page, picture, ()) == {}, (kind, position)
 
 
-def drawn_at_last(panel: Any) -> Any:
-    """Return True if a panel has a figure, else the reason; False while it computes."""
-    panel.state.loop.flush()
-    panel.refresh()
-    return panel.drawn or (panel.state.jobs.running is None and panel.words)
+def settled(panel: Any) -> bool:
+    """Whether a panel has a figure once everything that it asks for is computed.
+
+    Playwright's event loop, which would call the panel back, stands still while a test waits.
+    """
+    state, drawn = panel.state, panel.drawn
+    while state.busy:
+        state.jobs.wait()
+        state.layouts.wait()
+        state.loop.flush()
+        drawn = panel.drawn
+    return drawn
 
 
 @pytest.mark.parametrize("world", ["rrxor", "s3"])
@@ -106,7 +111,7 @@ def test_panels(page: Page, world: str) -> None:
     state.select(range(20))
     for kind in PANELS:
         panel = kind(state=state)
-        if wait_for(partial(drawn_at_last, panel), panel.name) is True:
+        if settled(panel):
             assert faults(page, panel.plot, PANEL) == {}, panel.name
         panel.close()
 
