@@ -208,10 +208,13 @@ class View {
     this.layout.height = this.height ? Math.max(this.height, this.figure.layout.meta?.least ?? 0) : this.figure.layout.height;
     this.leaveOut("legendonly");
     const {plot, data, layout, figure} = this;
+    const focused = plot.contains(document.activeElement) && document.activeElement.dataset.entry;
     // Pass the config only the first time: plotly.js would compare it at every call.
     await this.plotly.react(plot, data, layout, ...(this.listens ? [] : [figure.config]));
     if (!this.listens) this.listen();
     this.unlock();
+    // plotly.js may have replaced the class name that had the focus.
+    if (focused && !plot.contains(document.activeElement)) plot.querySelector(`[data-entry="${focused}"]`)?.focus();
     this.mark();
     const {width, height} = plot._fullLayout;
     if (`${width} ${height}` !== this.size) figure.model.send({kind: "size", width, height});
