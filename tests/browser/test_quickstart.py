@@ -219,7 +219,7 @@ def test_a_box_selects_everywhere(quickstart: Quickstart) -> None:
     table = quickstart.widget("probelab").locator("table[role=status]")
     expect(table).to_contain_text("selection")
     expect(table).to_contain_text("rows)")
-    assert len(table.locator("tr").all()) == 3
+    expect(table.locator("tr")).to_have_count(3)
     assert notebook.kernel("len(state.selected)") == n
 
     quickstart.widget("explorer").get_by_role("button", name="Clear selection").click()

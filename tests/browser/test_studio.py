@@ -87,7 +87,7 @@ class Opened(NamedTuple):
         expect(self.studio.locator(".nlv-strip .nlv-tokens [aria-current]")).to_have_attribute(
             "title", re.compile(rf"^position {position}:")
         )
-        assert self.notebook.slider_value("Position") == position
+        wait_for(lambda: self.notebook.slider_value("Position") == position, f"the slider at position {position}")
         space = self.plot("space")
         wait_for(
             lambda: set(space.evaluate(LENGTHS.format(role="cursor", axis="x"))) == {position},
@@ -371,7 +371,7 @@ def test_a_panel_folds_by_its_question(opened: Opened) -> None:
     tall = box(card)["height"]
     card.locator(".nlv-fold").click()
     expect(card.locator(".js-plotly-plot")).to_be_hidden()
-    assert box(card)["height"] < 0.3 * tall
+    wait_for(lambda: box(card)["height"] < 0.3 * tall, "the panel to be low")
     card.locator(".nlv-fold").click()
     expect(card.locator(".js-plotly-plot")).to_be_visible()
 
@@ -380,7 +380,7 @@ def test_a_panel_is_shown_alone(opened: Opened) -> None:
     card, small = opened.card("space"), box(opened.card("space"))["height"]
     card.locator("button[title^='Show this panel alone']").click()
     expect(opened.card("world")).to_be_hidden()
-    assert box(card)["height"] > 1.5 * small
+    wait_for(lambda: box(card)["height"] > 1.5 * small, "the panel to be high")
     wait_for(partial(fits, opened.plot("space")), "the figure to fill its panel")
     card.locator("button[title^='Show this panel alone']").click()
     expect(opened.card("world")).to_be_visible()
