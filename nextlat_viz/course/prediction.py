@@ -43,6 +43,7 @@ class Question(Box):
 
     def __init__(self, name: str, question: str, options: Sequence[str], figure: Callable[[], Any]) -> None:
         super().__init__()
+        self._busy = ipywidgets.HTML()
         known = all_predictions()
         self._known, self._figure, self.name = known[one_of("prediction", name, known)], figure, name
         one_of(f"the answer of prediction {name}", self._known.answer, options)

@@ -23,33 +23,34 @@ ROOM = {"width": "auto", "max_width": "300px", "margin": "2px 12px 2px 0"}
 
 
 class Box(ipywidgets.VBox):
-    """A column of widgets with a busy line and an alert for errors. `close` also closes every widget inside.
+    """A column of widgets with an alert for errors. `close` also closes every widget inside.
 
     Parameters
     ----------
     state : ViewState, optional
         The state that the widgets set and follow.
+    style : str
+        CSS classes. Those of a part of a widget are not "nextlat-viz", the class of widgets shown by themselves.
     """
 
     # ipywidgets also closes an object whose constructor failed, which has nothing to close.
     _closed = True
+    _busy: ipywidgets.HTML | None = None
+    """The busy line; a subclass that shows it makes it."""
     _following = False
     _at_work = False
     children: Any
-    _dom_classes: Any
 
-    def __init__(self, state: ViewState | None = None) -> None:
+    def __init__(self, state: ViewState | None = None, style: str = "nextlat-viz", **layout: str) -> None:
         self._links: list[tuple[Any, Callable[[Any], None], Any]] = []
         # Seconds that each kind of work took last time.
         self._took: dict[Any, float] = {}
         self._closed = False
-        self._busy = ipywidgets.HTML()
         self._alert = ipywidgets.HTML()
         if state is not None:
             self.state = state
             state.loop.attach()
-        super().__init__(layout={"width": "100%", "overflow": "hidden"})
-        self._dom_classes = ("nextlat-viz",)
+        super().__init__(layout={"width": "100%", "overflow": "hidden", **layout}, _dom_classes=style.split())
 
     @property
     def selection(self) -> pd.DataFrame:
@@ -70,9 +71,14 @@ class Box(ipywidgets.VBox):
 
         return guarded
 
-    def _button(self, description: str, tooltip: str, call: Callable[[], None]) -> ipywidgets.Button:
-        """Make a button that calls `call`; errors are shown here."""
-        button = ipywidgets.Button(description=description, tooltip=tooltip, layout={"width": "auto"})
+    def _button(
+        self, description: str, tooltip: str, call: Callable[[], None], icon: str = "", style: str = "", **layout: str
+    ) -> ipywidgets.Button:
+        """Make a button that calls `call`; errors are shown here. `style` are CSS classes."""
+        button = ipywidgets.Button(
+            description=description, tooltip=tooltip, icon=icon, layout={"width": "auto", **layout},
+            _dom_classes=style.split(),
+        )  # fmt: skip
         button.on_click(self._guarded(lambda button: call()))
         return button
 
@@ -96,7 +102,7 @@ class Box(ipywidgets.VBox):
         if outermost:
             self._at_work = True
             self._alert.value = ""
-            if kind is None or self._took.get(kind, math.inf) >= _NOTICED:
+            if self._busy is not None and (kind is None or self._took.get(kind, math.inf) >= _NOTICED):
                 self._busy.value = f'<div role="status" aria-live="polite" style="{_BUSY}">{escape(doing)}</div>'
         try:
             yield
@@ -107,7 +113,8 @@ class Box(ipywidgets.VBox):
                 self._at_work = False
                 if not self._closed:
                     self._took[kind] = time.monotonic() - begun
-                    self._busy.value = ""
+                    if self._busy is not None:
+                        self._busy.value = ""
 
     def _complain(self, error: BaseException) -> None:
         kind = type(error).__name__
@@ -127,8 +134,8 @@ class Box(ipywidgets.VBox):
             owner.unobserve(call, name)
         self._links.clear()
         self._took.clear()
-        # The busy line and the alert may not be among the children.
-        for part in (self._busy, self._alert, self):
+        # The alert may not be among the children.
+        for part in (self._alert, self):
             for widget in family(part):
                 if widget is not self:
                     widget.close()
@@ -144,9 +151,12 @@ def choice(description: str, tooltip: str, options: Sequence[Any] = (), **layout
 
 def text_line() -> ipywidgets.HTML:
     """Return an empty line of text in the style of a panel's texts."""
-    text = ipywidgets.HTML(layout={"width": "100%"})
-    text.add_class("nlv-words")
-    return text
+    return ipywidgets.HTML(layout={"width": "100%"}, _dom_classes=["nlv-words"])
+
+
+def styled(kind: type[ipywidgets.Widget], style: str, *children: Any, **layout: str) -> Any:
+    """Return a box of widgets with CSS classes."""
+    return kind(children, layout=layout, _dom_classes=style.split())
 
 
 def family(widget: ipywidgets.Widget) -> Iterator[ipywidgets.Widget]:

@@ -12,7 +12,7 @@ from traitlets import Bool, Int, List, Unicode
 
 from nextlat_viz.display import escape, shorten, words
 from nextlat_viz.notebook import colors
-from nextlat_viz.notebook.box import LABEL, ROOM, Box
+from nextlat_viz.notebook.box import LABEL, ROOM, Box, styled
 from nextlat_viz.notebook.jobs import Jobs
 from nextlat_viz.notebook.live import LiveWidget, javascript
 from nextlat_viz.notebook.panel import Panel
@@ -207,9 +207,9 @@ def own(panel: Panel, *more: Any) -> list[Any]:
     ]  # fmt: skip
 
 
-def row(*controls: Any) -> ipywidgets.HBox:
-    """Put controls in a row that wraps on a narrow page."""
-    return ipywidgets.HBox(list(controls), layout={"flex_flow": "row wrap", "align_items": "center", "width": "100%"})
+def row(*controls: Any, style: str = "") -> Any:
+    """Put controls in a row that wraps on a narrow page; `style` are CSS classes."""
+    return styled(ipywidgets.HBox, style, *controls, flex_flow="row wrap", align_items="center", width="100%")
 
 
 class PositionControls:
@@ -251,8 +251,7 @@ class EpisodeControls(PositionControls):
         )  # fmt: skip
         about = "Go to the next episode that is not used to train the probes"
         self.next = box._button("Next held-out", about, self._go_on)
-        self.side = ipywidgets.HTML()
-        self.side.add_class("nlv-side")
+        self.side = ipywidgets.HTML(_dom_classes=["nlv-side"])
         self.row = [self.episode, self.next, self.side, self.play, self.position]
         self.follow()
         box._link(self.episode, self._set_episode)
@@ -381,24 +380,25 @@ class StatusLine(Box):
     """The running job of a queue and its progress, with a button that cancels it.
 
     While the queue is empty the line has no width; it keeps its height, so that nothing below it moves. `then` is a
-    listener of the queue: if a job that it asked for was cancelled or failed, a button tries it again.
+    listener of the queue: if a job that it asked for was cancelled or failed, a button tries it again. What the line
+    holds is made when it is first shown.
     """
 
     def __init__(self, jobs: Jobs, then: Callable[[], None] | None = None) -> None:
-        super().__init__()
+        super().__init__(None, "nlv-status", width="0", min_height="36px")
         self._jobs, self._then = jobs, then
+        jobs.watch(self.follow)
+        self.follow()
+
+    def _build(self) -> None:
         self.text = ipywidgets.HTML(layout={"max_width": "75%"})
         self.bar = ipywidgets.FloatProgress(min=0, max=1, layout={"width": "160px", "margin": "0 10px"})
-        self.cancel = self._button("Cancel", "Cancel this and the computations that wait", jobs.cancel)
-        self.again = self._button("Compute again", "Compute what was cancelled or failed", jobs.again)
+        self.cancel = self._button("Cancel", "Cancel this and the computations that wait", self._jobs.cancel)
+        self.again = self._button("Compute again", "Compute what was cancelled or failed", self._jobs.again)
         line = ipywidgets.HBox(
             [self.text, self.bar, self.cancel, self.again], layout={"min_height": "36px", "align_items": "center"}
         )
         self.children = [line, self._alert]
-        # Not "nextlat-viz", the class of widgets that are shown by themselves.
-        self._dom_classes = ("nlv-status",)
-        jobs.watch(self.follow)
-        self.follow()
 
     def follow(self) -> None:
         """Show the present state of the queue."""
@@ -416,6 +416,10 @@ class StatusLine(Box):
             text = job.text or f"{job.title} is being computed …{count}"
             share = (number - 1) / total if job.share is None and total > 1 else job.share
         retry = job is None and self._then is not None and self._jobs.can_retry(self._then)
+        if not self.children:
+            if not text and not retry:
+                return
+            self._build()
         self.text.value = f'<span role="status" aria-live="polite">{escape(text)}</span>'
         self.bar.value = share or 0.0
         self.bar.layout.visibility = "hidden" if share is None else None

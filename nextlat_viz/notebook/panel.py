@@ -12,7 +12,7 @@ from nextlat_viz.display import escape, words
 from nextlat_viz.errors import one_of
 from nextlat_viz.figures.layout import legend_entries
 from nextlat_viz.figures.theme import Theme
-from nextlat_viz.notebook.box import Box, family, text_line
+from nextlat_viz.notebook.box import Box, family, styled, text_line
 from nextlat_viz.notebook.jobs import Waiting, can_retry
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.state import ViewState
@@ -74,23 +74,37 @@ class Panel(Box):
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         self._shares = state is not None
-        super().__init__(shared_state(models, state, theme))
+        style = f" nlv-card nlv-card-{self.name}" if self.framed else ""
+        super().__init__(shared_state(models, state, theme), f"nextlat-viz{style}")
+        self._busy = ipywidgets.HTML(_dom_classes=["nlv-busy"] if self.framed else [])
         # A studio chooses which of its framed panels to show.
         self.shown = not self.framed
-        self._fold = self._button("", "Fold or unfold", lambda: self.set_trait("folded", not self.folded))
-        self._fold.add_class("nlv-fold")
-        self._enlarge = self._button(
-            "", "Show this panel alone, or all again", lambda: self.set_trait("large", not self.large)
+        self._fold = self._button(
+            f"{_OPEN} {self.question}",
+            "Fold or unfold",
+            lambda: self.set_trait("folded", not self.folded),
+            "",
+            "nlv-fold",
         )
-        self._enlarge.icon = "expand"
-        self._enlarge.add_class("nlv-tool")
-        self._pin = self._button("", "Add this figure to the tray", lambda: self.on_pin(self) if self.on_pin else None)
-        self._pin.icon = "thumb-tack"
-        self._pin.add_class("nlv-tool")
+        self._enlarge = self._button(
+            "",
+            "Show this panel alone, or all again",
+            lambda: self.set_trait("large", not self.large),
+            "expand",
+            "nlv-tool",
+        )
+        self._pin = self._button(
+            "",
+            "Add this figure to the tray",
+            lambda: self.on_pin(self) if self.on_pin else None,
+            "thumb-tack",
+            "nlv-tool",
+        )
         self._message = ""
         self._words = text_line()
-        self._retry = self._button("Compute again", "Compute what was cancelled", lambda: self.state.jobs.again())
-        self._retry.layout.display = "none"
+        self._retry = self._button(
+            "Compute again", "Compute what was cancelled", lambda: self.state.jobs.again(), display="none"
+        )
 
     def __dir__(self) -> list[str]:
         return ["close", "drawn", "folded", "large", "plot", "refresh", "selection", "shown", "state", "words"]
@@ -191,18 +205,13 @@ class Panel(Box):
         `stage` holds the widgets of the answer, by default the figure; `beside` those in the header of a framed panel.
         """
         self._callbacks = tuple(None if call is None else self._guarded(call) for call in (on_click, on_select, on_key))
-        self._stage = ipywidgets.VBox(stage, layout={"width": "100%", "overflow": "hidden"})
+        whole = {"width": "100%"}
+        self._stage = styled(ipywidgets.VBox, "nlv-stage" * self.framed, *stage, **whole, overflow="hidden")
         parts = [self._alert, self._words, self._retry, *self._arrange(self._stage), *below]
         if self.framed:
-            self._dom_classes = ("nextlat-viz", "nlv-card", f"nlv-card-{self.name}")
-            self._busy.add_class("nlv-busy")
-            head = ipywidgets.HBox(
-                [self._fold, self._busy, *beside, self._pin, self._enlarge], layout={"width": "100%"}
-            )
-            head.add_class("nlv-head")
-            self._body: Any = ipywidgets.VBox([*above, *parts], layout={"width": "100%"})
-            self._body.add_class("nlv-body")
-            self._stage.add_class("nlv-stage")
+            tools = (self._busy, *beside, self._pin, self._enlarge)
+            head = styled(ipywidgets.HBox, "nlv-head", self._fold, *tools, **whole)
+            self._body: Any = styled(ipywidgets.VBox, "nlv-body", *above, *parts, **whole)
             self.children = [head, self._body]
         else:
             self._body = self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib.util
 import json
 import os
@@ -15,14 +17,13 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextlat_viz.display import escape, shorten
-from nextlat_viz.notebook.plot import PlotlyLibrary
+from nextlat_viz.notebook.threads import Loop
 from nextlat_viz.paths import PACKAGE
-from nextlat_viz.training.checkpoint import load
 
 if TYPE_CHECKING:
     from nextlat_viz.figures.theme import Theme
@@ -78,8 +79,12 @@ def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = N
     [1, 2]
     >>> opened.close()
     """
-    # The page runs plotly.js, which takes a second, while the kernel imports the rest and reads the models.
-    with PlotlyLibrary.lent():
+    with contextlib.ExitStack() as opening:
+        opening.enter_context(_without_collection())
+        from nextlat_viz.notebook.plot import PlotlyLibrary
+
+        # The page runs plotly.js, which takes a second, while the kernel imports the rest and reads the models.
+        opening.enter_context(PlotlyLibrary.lent())
         from nextlat_viz.notebook.lessons import read_lesson
         from nextlat_viz.notebook.studio import Studio
 
@@ -94,6 +99,22 @@ def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = N
             opened.close()
             raise
     return opened
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Pause the garbage collector until the event loop has drawn the first panel.
+
+    Imports make so many objects that it would walk through torch and plotly several times, which takes half a second.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        Loop().soon(gc.enable)
 
 
 def page(*models: Any, lesson: Any = None) -> Studio:
@@ -287,6 +308,8 @@ def app_notebook(
                 "models must be names or folders of checkpoints, which the page loads itself, "
                 f"got {type(name).__name__}"
             )
+    from nextlat_viz.training.checkpoint import load
+
     checkpoints = [load(name) for name in names]
     if any(checkpoint.card.world != checkpoints[0].card.world for checkpoint in checkpoints):
         listed = ", ".join(f"{checkpoint.name} of {checkpoint.card.world['name']}" for checkpoint in checkpoints)

@@ -18,8 +18,8 @@ from nextlat_viz.figures.export import require_new
 from nextlat_viz.figures.provenance import provenance_in
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.box import LABEL, ROOM, Box, choice
-from nextlat_viz.notebook.lessons import Rail
+from nextlat_viz.notebook.box import LABEL, ROOM, Box, choice, styled
+from nextlat_viz.notebook.lessons import Rail, lessons_about
 from nextlat_viz.notebook.panel import Panel, shared_state
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
 from nextlat_viz.notebook.panels.differ import DifferPanel
@@ -50,6 +50,8 @@ class Studio(Box):
     and two more panels are in sight; tabs choose among the rest. A panel that is out of sight computes nothing. Open it
     with `studio`, which describes the parameters.
 
+    The event loop draws the world, and then makes the other panels; `panels` makes one at once.
+
     Attributes
     ----------
     state : ViewState
@@ -70,47 +72,50 @@ class Studio(Box):
                 f"these models are of several worlds ({', '.join(opened.worlds)}), which have no episode in common: "
                 "give models of one world, or sort them by world: studio({world name: [models]})"
             )
-        super().__init__(opened)
+        super().__init__(opened, "nextlat-viz nlv-studio")
         # Kept from now on: the event loop makes the plots, which borrow it too, only later.
         PlotlyLibrary.borrow()
-        self._dom_classes = ("nextlat-viz", "nlv-studio")
+        self._complete = self._guarded(self._arrange)
         self.status = controls.StatusLine(opened.jobs)
-        self.cursor, self.filter = controls.Cursor(opened), Filter(opened)
+        self.cursor = controls.Cursor(opened)
         self.panels = Panels(self._add)
+        self._filter: Filter | None = None
+        self._rail: Rail | None = None
         self._tray: Tray | None = None
         self._tabs = ipywidgets.ToggleButtons(tooltip="The question of the panel below", style={"button_width": "auto"})
-        self._swap = self._button("", "Swap this panel with the one beside it", self._exchange)
-        self._swap.icon = "exchange"
-        self._swap.add_class("nlv-tool")
-        self._line = _classed(ipywidgets.HBox([self._tabs, self._swap]), "nlv-line")
-        self._columns = [_classed(ipywidgets.VBox(), "nlv-column") for side in range(2)]
-        self._grid = _classed(ipywidgets.HBox(self._columns), "nlv-columns")
+        about = "Swap this panel with the one beside it"
+        self._swap = self._button("", about, self._exchange, "exchange", "nlv-tool")
+        self._line = styled(ipywidgets.HBox, "nlv-line", self._tabs, self._swap)
+        self._columns = [styled(ipywidgets.VBox, "nlv-column") for side in range(2)]
+        self._grid = styled(ipywidgets.HBox, "nlv-columns", *self._columns)
         self._more = ipywidgets.ToggleButton(icon="sliders", tooltip="Filter, theme", layout={"width": "auto"})
-        self._drawer = ipywidgets.VBox([self.filter, controls.theme(self)], layout={"display": "none"})
+        # What has many widgets is made on first use. A shelf, because children added between others draw those again.
+        self._shelf = styled(ipywidgets.VBox, "nlv-shelf")
         self._workshop = ipywidgets.ToggleButton(
             description="Figures",
             icon="thumb-tack",
             tooltip="Figures for a paper: arrange and download what is pinned",
             layout={"width": "auto"},
+            _dom_classes=["nlv-worded"],
         )
-        self._workshop.add_class("nlv-worded")
-        self.rail = Rail(opened, self.panels)
-        bar = controls.row(
+        about = "Open a lesson about these models, or leave it"
+        self._lesson = self._button("Lesson", about, self._open_lesson, "graduation-cap", "nlv-worded")
+        self._bar = controls.row(
             controls.world(self), controls.play_steps(self), controls.step(self), controls.layer(self),
-            controls.color(self), self._more, self._workshop, self.rail.toggle, self.filter.summary,
-            self.filter.clear, self.status,
+            controls.color(self), self._more, self._workshop, self._lesson, self.status, style="nlv-bar",
         )  # fmt: skip
-        strip = ipywidgets.HBox([*self.cursor.controls.row, self.cursor])
-        self.children = [
-            _classed(bar, "nlv-bar"), self._alert, _classed(strip, "nlv-bar nlv-strip"), self.rail, self._drawer,
-            self._grid,
-        ]  # fmt: skip
+        strip = styled(ipywidgets.HBox, "nlv-bar nlv-strip", *self.cursor.controls.row, self.cursor)
+        self.children = [self._bar, self._alert, strip, self._shelf, self._grid]
         self._link(opened, self._paint, "dark")
+        self._link(opened, self._offer_lesson, "world")
+        self._link(opened, self._show_filter, ["filter", "selection"])
         self._link(self._more, self._open_drawer)
         self._link(self._workshop, self._open_tray)
         self._link(self._tabs, lambda change: self._choose(detail=change["new"]))
         self._paint(None)
-        self._arrange()
+        self._offer_lesson()
+        self._show_filter()
+        self._begin()
         # Linked last: the panels must have updated the options that the arrangement chooses from.
         self._link(opened, self._arrange, ["world", "step", "arrangement"])
 
@@ -125,6 +130,17 @@ class Studio(Box):
         """Paint the whole studio dark or light, unless it follows its page."""
         for name, dark in (("nlv-on-light", False), ("nlv-on-dark", True)):
             (self.add_class if self.state.dark is dark else self.remove_class)(name)
+
+    def _begin(self) -> None:
+        """Show the world's panel; the event loop makes the others after it has drawn that."""
+        chosen = self.state.arrangement.get(self.state.world, {})
+        if not self.state.loop.running or chosen.get("large"):
+            self._arrange()
+            return
+        with self._still():
+            first = self.panels["world"]
+            first.folded, first.shown = "world" in chosen.get("folded", ()), True
+        self.state.loop.soon(self._complete)
 
     def _arrange(self, change: Any = None) -> None:
         """Arrange the panels as the user chose, or else by the preset for this kind of world."""
@@ -172,7 +188,7 @@ class Studio(Box):
         self._link(panel, self._fold, "folded")
         if isinstance(panel, SpacePanel):
             self._link(panel.view, self._choose_view)
-        self._columns[1].children += (panel,)
+        self._columns[kind is not WorldPanel].children += (panel,)
         return panel
 
     def _preset(self) -> dict[str, str]:
@@ -192,12 +208,46 @@ class Studio(Box):
         if not self.panels["space"]._following:
             self._choose(view=change["new"])
 
+    @property
+    def filter(self) -> Filter:
+        """The filter in the drawer, with the theme; its summary is in the bar."""
+        if self._filter is None:
+            self._filter = Filter(self.state)
+            self._drawer = ipywidgets.VBox([self._filter, controls.theme(self)], layout={"display": "none"})
+            self._shelf.children += (self._drawer,)
+            self._bar.children += (self._filter.summary, self._filter.clear)
+        return self._filter
+
+    def _show_filter(self, change: Any = None) -> None:
+        """Make the filter when there is something to summarise."""
+        if self.state.filter or self.state.selection:
+            self.filter  # noqa: B018
+
     def _open_drawer(self, change: Any) -> None:
+        self.filter  # noqa: B018
         self._drawer.layout.display = None if change["new"] else "none"
 
     @property
+    def rail(self) -> Rail:
+        """The steps of a lesson."""
+        if self._rail is None:
+            self._rail = Rail(self.state, self.panels)
+            self._link(self._rail, self._offer_lesson, "lesson")
+            self._shelf.children = (self._rail, *self._shelf.children)
+        return self._rail
+
+    def _open_lesson(self) -> None:
+        """Open a lesson, or leave the open one."""
+        self.rail.toggle()
+
+    def _offer_lesson(self, change: Any = None) -> None:
+        """Show the button if there is a lesson about these models."""
+        lesson = None if self._rail is None else self._rail.lesson
+        self._lesson.layout.display = None if lesson or lessons_about(self.state) else "none"
+
+    @property
     def tray(self) -> Tray:
-        """The pinned figures. Made on first use, because it has many widgets."""
+        """The pinned figures."""
         if self._tray is None:
             self._tray = Tray(self.state)
             self._link(self._tray, self._open_tray, "count")
@@ -223,6 +273,7 @@ class Studio(Box):
     def close(self) -> None:
         """Take the studio off the page and out of memory, with its panels."""
         if not self._closed:
+            self.state.loop.forget(self._complete)
             PlotlyLibrary.give_back()
         super().close()
 
@@ -402,9 +453,3 @@ class Filter(Box):
             parts.append(f"{n:,} selected, {held_out:,} held out from the probes")
         self.summary.value = f'<span role="status">{escape("; ".join(parts))}</span>'
         self.clear.layout.display = None if n else "none"
-
-
-def _classed(widget: Any, names: str) -> Any:
-    for name in names.split():
-        widget.add_class(name)
-    return widget

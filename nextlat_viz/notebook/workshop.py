@@ -72,7 +72,8 @@ class Tray(Box):
     shown = Bool(True)
 
     def __init__(self, state: ViewState) -> None:
-        super().__init__(state)
+        super().__init__(state, "nlv-tray")
+        self._busy = ipywidgets.HTML()
         self.pins: list[Pin] = []
         self._lines: list[tuple[Any, ...]] = []
         self._plot: Plot | None = None
@@ -114,7 +115,6 @@ class Tray(Box):
         ])  # fmt: skip
         left.add_class("nlv-tray-options")
         self.children = [left, self._stage]
-        self._dom_classes = ("nlv-tray",)
         self._link(self, lambda change: self._compose(), "shown")
         for control in (self.width, self.columns):
             self._link(control, lambda change: self._compose())
@@ -235,9 +235,8 @@ class Tray(Box):
             ("arrow-down", "Move away from (a)", lambda: self._move(i, 1), i < len(self.pins) - 1),
             ("times", "Take off the tray", lambda: self._remove(i), True),
         ):
-            button = self._button("", tooltip, call)
-            button.icon, button.disabled = icon, not able
-            button.add_class("nlv-tool")
+            button = self._button("", tooltip, call, icon, "nlv-tool")
+            button.disabled = not able
             buttons.append(button)
         return (ipywidgets.HBox([text, *buttons]), text, *buttons)
 

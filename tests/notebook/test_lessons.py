@@ -118,7 +118,7 @@ def test_the_rail_shows_progress_and_the_answer(opened: Studio) -> None:
     assert "Not so: left." in rail._text.value
     assert "Both." in rail._text.value
     assert rail._count.value == "step 2 of 3"
-    assert all(button.tooltip for button in (rail._back, rail._next, rail._close, rail.toggle, *rail._options))
+    assert all(button.tooltip for button in (rail._back, rail._next, rail._close, opened._lesson, *rail._options))
     rail._back.click()
     rail._next.click()
     rail._options[0].click()
@@ -203,7 +203,7 @@ def test_a_lesson_is_offered_if_its_models_are_open(
 ) -> None:
     widget = studio(state=state)
     # The texts are true of the shipped models only, and these are others.
-    assert widget.rail.toggle.layout.display == "none"
+    assert widget._lesson.layout.display == "none"
     with pytest.raises(ValueError, match=r"^beliefs\.json, models: the lesson is about rrxor/next_token and rrxor/n"):
         widget.rail.start("beliefs")
     with pytest.raises(ValueError, match=r"^lesson, world: the lesson is about models of the world 'mess3'"):
@@ -215,7 +215,10 @@ def test_a_lesson_is_offered_if_its_models_are_open(
     both.state.go_to(5, 3)
     both.rail.start(LESSON)
     assert both.state.world == "rrxor"
-    both.rail.leave()
+    assert both._lesson.layout.display is None
+    both._lesson.click()
+    assert both.rail.lesson is None
+    assert both._lesson.layout.display == "none"
     assert (both.state.world, both.state.episode, both.state.position) == ("mess3", 5, 3)
     both.close()
 
@@ -403,7 +406,7 @@ def test_texts_of_shipped_lessons_are_true(name: str) -> None:
     rail: Rail = result.rail
     lesson = rail.lesson
     assert isinstance(lesson, Lesson)
-    assert rail.toggle.layout.display is None
+    assert result._lesson.layout.display is None
     asked = 0
     for number, step in enumerate(lesson.steps):
         if step.ask is not None:

@@ -264,7 +264,7 @@ def test_an_impossible_umap_is_not_offered(state: ViewState, monkeypatch: pytest
     monkeypatch.setattr("nextlat_viz.analysis.project_in_process", refuse, raising=False)
     explorer = LatentExplorer(state=state)
     assert sum("2 different rows" in note.text for note in explorer.plot.layout.annotations) == 2
-    assert explorer.status.again.layout.display == "none"
+    assert explorer.status.children == ()
     explorer.close()
 
 

@@ -269,6 +269,11 @@ def shipped_lessons() -> list[str]:
     return sorted(path.stem for path in _HERE.glob("*.json"))
 
 
+def lessons_about(state: ViewState) -> list[Lesson]:
+    """Return the shipped lessons about the models that a state shows."""
+    return [lesson for lesson in map(read_lesson, shipped_lessons()) if lesson.fits(state, state.world)]
+
+
 @functools.cache
 def _weights(name: str) -> str:
     """Return the hash of a checkpoint's weights."""

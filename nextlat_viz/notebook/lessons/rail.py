@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import ipywidgets
+import traitlets
 
 from nextlat_viz.display import escape
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.box import Box, choice
-from nextlat_viz.notebook.lessons.lesson import Lesson, read_lesson, shipped_lessons
+from nextlat_viz.notebook.box import Box, choice, styled
+from nextlat_viz.notebook.lessons.lesson import Lesson, lessons_about, read_lesson
 from nextlat_viz.notebook.state import ViewState
 
 _STATE = ("episode", "position", "color", "target", "filter", "selection")
@@ -58,30 +59,22 @@ class Rail(Box):
     >>> opened.close()
     """
 
+    lesson: Lesson | None = traitlets.Any(None)
+
     def __init__(self, state: ViewState, panels: Any) -> None:
-        super().__init__(state)
-        # Not "nextlat-viz", the class of widgets that are shown by themselves.
-        self._dom_classes = ("nlv-rail",)
+        super().__init__(state, "nlv-rail")
         self._panels = panels
-        self.lesson: Lesson | None = None
         self.number = 0
         self._before: list[_Before] = []
         self._predicted: dict[int, str] = {}
-        self.toggle = self._button("Lesson", "Open a lesson about these models, or leave it", self._toggle)
-        self.toggle.icon = "graduation-cap"
-        self.toggle.add_class("nlv-worded")
         self.which = choice("Lesson", "The lesson shown", max_width="220px")
         self._back = self._button("Back", "Go back to the state before this step", self.back)
         self._next = self._button("Next", "The next step", self.next)
-        self._close = self._button("", "Leave the lesson, and restore the studio", self.leave)
-        self._close.icon = "times"
-        self._close.add_class("nlv-tool")
-        self._count, self._text = ipywidgets.HTML(), ipywidgets.HTML()
-        self._text.add_class("nlv-rail-text")
+        self._close = self._button("", "Leave the lesson, and restore the studio", self.leave, "times", "nlv-tool")
+        self._count, self._text = ipywidgets.HTML(), ipywidgets.HTML(_dom_classes=["nlv-rail-text"])
         self._options = [self._option(number) for number in range(_MOST_OPTIONS)]
         steps = ipywidgets.VBox([ipywidgets.HBox([self._back, self._next]), self._count])
-        body = ipywidgets.VBox([self._text, controls.row(*self._options), self._alert])
-        body.add_class("nlv-rail-body")
+        body = styled(ipywidgets.VBox, "nlv-rail-body", self._text, controls.row(*self._options), self._alert)
         self.children = [ipywidgets.HBox([steps, body, self.which, self._close])]
         self._link(self.which, self._choose)
         self._link(state, self._offer, "world")
@@ -228,7 +221,8 @@ class Rail(Box):
     def _option(self, number: int) -> ipywidgets.Button:
         return self._button("", "Predict this, then look", lambda: self.predict(self._options[number].description))
 
-    def _toggle(self) -> None:
+    def toggle(self) -> None:
+        """Open the first lesson about these models, or leave the open lesson."""
         if self.lesson is None:
             self.start(self.which.options[0][1])
         else:
@@ -240,9 +234,7 @@ class Rail(Box):
 
     def _offer(self, change: Any = None) -> None:
         """Offer the shipped lessons about the models of this world, and the open lesson."""
-        lessons = [
-            lesson for lesson in map(read_lesson, shipped_lessons()) if lesson.fits(self.state, self.state.world)
-        ]
+        lessons = lessons_about(self.state)
         if self.lesson is not None:
             lessons = [lesson for lesson in lessons if lesson.title != self.lesson.title] + [self.lesson]
         with self._still():
@@ -250,4 +242,3 @@ class Rail(Box):
             if self.lesson is not None:
                 self.which.value = self.lesson
         self.which.layout.display = None if len(lessons) > 1 else "none"
-        self.toggle.layout.display = None if lessons else "none"

@@ -82,9 +82,8 @@ class SpacePanel(Panel):
         self._build()
 
     def _choice_of_view(self) -> Any:
-        tabs = ipywidgets.ToggleButtons(tooltip="How the latents are laid out", style={"button_width": "auto"})
-        tabs.add_class("nlv-tabs")
-        return tabs
+        look = {"style": {"button_width": "auto"}, "_dom_classes": ["nlv-tabs"]}
+        return ipywidgets.ToggleButtons(tooltip="How the latents are laid out", **look)
 
     def _build(self) -> None:
         self._show(

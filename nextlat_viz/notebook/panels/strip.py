@@ -38,14 +38,12 @@ class Strip(Box):
     """
 
     def __init__(self, state: ViewState) -> None:
-        super().__init__(state)
+        super().__init__(state, "nlv-models")
         about = "The model that others are compared with. Both are shown large, and in the other panels"
         self.reference = choice("Reference", about)
         self.reference.add_class("nlv-reference")
         self.clouds = SmallClouds(self._guarded(self._choose))
         self.children = [self._alert, self.reference, self.clouds]
-        # Not "nextlat-viz", the class of widgets that are shown by themselves.
-        self._dom_classes = ("nlv-models",)
         self._shown: Any = None
         self._link(self.reference, self._refer)
         for name in ("world", "step", "compared"):

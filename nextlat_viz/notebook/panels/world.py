@@ -173,6 +173,7 @@ class EpisodeStepper(Box):
         self.episode = self._drawn(seed) if episode is None else episode
         checks.one_episode(self.episode, None)
         super().__init__()
+        self._busy = ipywidgets.HTML()
         self._picture = choice("Picture", "How the world is drawn", self.world.pictures)
         if picture is not None:
             self._picture.value = one_of("picture", picture, self.world.pictures)
