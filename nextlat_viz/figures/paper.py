@@ -203,19 +203,17 @@ def take_words(figure: go.Figure) -> list[str]:
 
 def _mark_classes(figure: go.Figure) -> None:
     """Give the points of each class a mark, and write it before the name of the class in the colour key."""
-    bars = [
-        trace.marker.colorbar
-        for trace in figure.data
-        if "marker" in trace and trace.marker.showscale and trace.marker.colorbar.ticktext
-    ]
+    dots = [trace for trace in figure.data if trace.type in ("scatter", "scattergl")]
+    scales = (trace.marker.colorbar for trace in dots if trace.marker.showscale)
+    bars = [bar for bar in scales if bar.ticktext]
     if len(bars) != 1 or len(bars[0].ticktext) > themes.DISTINCT:
         return
     (bar,) = bars
     marks = themes.CLASSES[: len(bar.ticktext)]
     # The first class is on top.
     bar.ticktext = [f"{SIGNS[mark]} {text}" for mark, text in zip(reversed(marks), bar.ticktext, strict=True)]
-    for trace in figure.data:
-        if "marker" in trace and trace.marker.coloraxis:
+    for trace in dots:
+        if trace.marker.coloraxis:
             codes = _array(trace.marker.color).astype(int)
             trace.marker.symbol = [marks[code] if code < len(marks) else "x-thin-open" for code in codes.tolist()]
 

@@ -12,11 +12,14 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from nextlat_viz import figures
+from nextlat_viz import analysis, figures
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.figures.export import figure_bytes, require_new
-from nextlat_viz.figures.layout import LEGEND, Layout, heading, legend_entries, margins
+from nextlat_viz.figures.layout import LEGEND, SIGNS, Layout, heading, legend_entries, margins
 from nextlat_viz.figures.paper import LEAST_VIEW, MOST_VECTOR, SIZES, on_paper, plain_html, with_words
+from nextlat_viz.figures.theme import CLASSES
+from nextlat_viz.plotting import CATEGORICAL
+from tests.synthetic import make_latents
 
 POINTS = {name: 72 * size["inches"] / size["width"] for name, size in SIZES.items()}
 
@@ -165,6 +168,23 @@ def test_few_points_stay_vector_and_many_become_an_image() -> None:
     assert on_paper(cloud(100)).data[0].type == "scatter"
     assert on_paper(cloud(MOST_VECTOR + 1)).data[0].type == "scattergl"
     assert on_paper(cloud(100)).data[0].hovertext is None
+
+
+def test_classes_have_marks_in_print_that_the_key_shows_too() -> None:
+    latents = make_latents(n=20, length=8)
+    figure = figures.clouds([latents], [{"pca": analysis.project(latents, "pca")}], color="state", across=True)
+    paper = on_paper(figure)
+    (codes,) = (np.asarray(trace.marker.color) for trace in figure.data if trace.marker.coloraxis)
+    (points,) = (trace for trace in paper.data if trace.marker.coloraxis)
+    names = list(latents.obs["state"].cat.categories)
+    assert len(set(zip(codes.tolist(), points.marker.symbol, strict=True))) == len(set(points.marker.symbol)) == 5
+    (ticks,) = (trace.marker.colorbar.ticktext for trace in paper.data if trace.marker.showscale)
+    signs = [SIGNS[mark] for mark in CLASSES[:5]]
+    assert list(ticks) == [f"{sign} {name}" for sign, name in zip(signs, names, strict=True)][::-1]
+    # A light outline cannot be seen on white.
+    for mark, color in zip(CLASSES, CATEGORICAL, strict=False):
+        grey = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) @ [0.299, 0.587, 0.114]
+        assert "open" not in mark or grey < 150
 
 
 def test_colours_of_another_page_become_dark_on_white() -> None:
