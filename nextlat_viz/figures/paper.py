@@ -215,7 +215,9 @@ def _mark_classes(figure: go.Figure) -> None:
     for trace in dots:
         if trace.marker.coloraxis:
             codes = _array(trace.marker.color).astype(int)
-            trace.marker.symbol = [marks[code] if code < len(marks) else "x-thin-open" for code in codes.tolist()]
+            symbols = [marks[code] if code < len(marks) else "circle" for code in codes.tolist()]
+            # A little larger, so that they can be told apart.
+            trace.marker.update(symbol=symbols, size=1.3 * (trace.marker.size or 6))
 
 
 def _array(values: Any) -> np.ndarray:
