@@ -266,7 +266,7 @@ class OpenStudio(BaseModel):
     """
 
     runs: Positional[tuple[str, ...]] = Field(
-        (), description="names or folders of runs, all of one world (default: those of the lesson, or RRXOR's)"
+        (), description="names or folders of runs, also of several worlds (default: those of the lesson, or RRXOR's)"
     )
     lesson: str | None = Field(
         None, description="lesson to open in the studio: a shipped one, such as beliefs, or a JSON file (default: none)"

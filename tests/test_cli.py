@@ -125,7 +125,6 @@ def test_list_names_everything(capsys):
         (["demo", "taxi", "--out", "{tmp}"], "world='taxi' has no hidden states, so there are no beliefs to compare"),
         (["demo", "even", "--shipped", "--out", "{tmp}"], "unknown checkpoint 'even/next_token'"),
         (["studio", "rrxor/nextlt"], "unknown checkpoint 'rrxor/nextlt'. Did you mean 'rrxor/nextlat'?"),
-        (["studio", "rrxor/nextlat", "mess3/nextlat"], "models must be of one world"),
         (["figures", "rrxor/nextlt", "--out", "{tmp}"], "unknown checkpoint 'rrxor/nextlt'. Did you mean"),
         (["figures", "rrxor/nextlat", "--readme"], "--readme draws the shipped runs: omit rrxor/nextlat"),
         (["studio", "--port", "70000"], "port must be in 1..65535"),

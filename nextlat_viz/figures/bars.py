@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from nextlat_viz.display import escape, shorten, words
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.layout import LEGEND, Layout, broken_lines, heading, legend_entry
+from nextlat_viz.figures.layout import LEGEND, Layout, broken_lines, fitting_name, heading, legend_entry
 from nextlat_viz.figures.probes import scores
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
@@ -30,6 +30,8 @@ _HOVER_LENGTH = 60
 # Letters that fit side by side below a narrow figure, and pixels of a line above it.
 _ACROSS = 40
 LINE = 280
+# Letters of a name below a small panel, and pixels of a line of its heading.
+_SLANTED, _HEADING = 12, 200
 
 
 def likeliest(distributions: Sequence[Float[np.ndarray, " V"]], most: int) -> Int[np.ndarray, " shown"]:
@@ -129,18 +131,25 @@ def compact_bars(
     title: str,
     lines: Sequence[str],
     theme: Theme,
+    room: int | None = None,
 ) -> Figure:
     """Return bars for a small panel: the heading is also the legend, and the horizontal axis has no title.
 
-    Each trace has a line of the heading: its name, followed by one of `lines`.
+    Each trace has a line of the heading: its name, followed by one of `lines`; broken if it is wider than `room`
+    pixels.
     """
-    names = [legend_entry(bar.to_plotly_json()) for bar in traces]
-    more = "<br>".join(name + line for name, line in zip(names, lines, strict=True))
+    entries = [bar.to_plotly_json() for bar in traces]
+    if room is not None:
+        entries = [{**entry, "name": fitting_name(entry["name"], room, 11)} for entry in entries]
+    lines = [legend_entry(entry) + line for entry, line in zip(entries, lines, strict=True)]
+    if room is not None:
+        lines = broken_lines(lines, room, 11)
     layout, margin = Layout(), {"t": 23 + 15 * len(lines), "b": 22, "l": 44}
-    # Names of tokens slant only if they would touch.
-    slim = {"title": {"text": ""}, "tickangle": None, "automargin": True}
+    # Names of tokens slant only if they would touch; longer ones would take the room of the bars.
+    texts = [escape(shorten(html.unescape(text), _SLANTED)) for text in x["ticktext"]]
+    slim = {"title": {"text": ""}, "tickangle": None, "automargin": True, "ticktext": texts}
     layout.view([0.0, 1.0], [0.0, 1.0], x={**x, **slim}, y=y)
-    layout.notes.append(heading(title, more, xshift=4 - margin["l"], font={"size": 11}))
+    layout.notes.append(heading(title, "<br>".join(lines), xshift=4 - margin["l"], font={"size": 11}))
     options = {"barmode": "group", "bargap": 0.25, "showlegend": False}
     return layout.finish(traces, theme, height=188 + margin["t"], margin=margin, **options)
 
@@ -201,10 +210,10 @@ def prediction_bars(
     title = f"Next token after position {first.position}"
     gaps = ["" if prediction.kl is None else f"{prediction.kl:.4f} nats" for prediction in predictions.values()]
     if compact:
-        lines = [gap and f": KL {gap}" for gap in gaps]
+        lines = [gap and f": KL&nbsp;{gap.replace(' ', '&nbsp;')}" for gap in gaps]
         if exact is not None:
             lines.insert(0, "")
-        return compact_bars(traces, x, y, title, lines, theme)
+        return compact_bars(traces, x, y, title, lines, theme, _HEADING)
     listed = ", ".join(f"{escape(shorten(label))} {gap}" for label, gap in zip(predictions, gaps, strict=True) if gap)
     return bar_figure(traces, x, y, title, [f"KL from exact: {listed}"] if listed else [], theme)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from nextlat_viz.display import LONGEST, escape, shorten
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
@@ -30,7 +31,7 @@ _SPACE = 8  # pixels between a heading and the next one
 # Font size of headings above lower views, where there is little room; pixels of a line and of a mark in a legend.
 _SMALL, KEY_LINE, _MARK = 10.5, 20, 44
 # Characters that stand for marks, lines and hatchings in a legend written as text.
-_SIGNS = {
+SIGNS = {
     "circle": "●", "diamond": "◆", "square": "■", "cross": "✚", "triangle-up": "▲", "star": "★", "hexagon": "⬢",
     "x": "✖", "circle-open": "○", "diamond-open": "◇", "square-open": "□", "x-thin-open": "×", "line-ns-open": "|",
     "triangle-up-open": "△", "star-open": "☆", "cross-thin-open": "+",
@@ -264,9 +265,21 @@ def _sign(trace: Mapping[str, Any]) -> str:
         return _HATCHES.get(shape, "□" if marker.get("color") == _NO_COLOR else "■")
     symbol = marker.get("symbol", "circle")
     if "markers" in mode and "lines" not in mode:
-        return _SIGNS.get(symbol, "●") if isinstance(symbol, str) else "●"
+        return SIGNS.get(symbol, "●") if isinstance(symbol, str) else "●"
     dash = trace.get("line", {}).get("dash") or "solid"
     return "━━" if dash == "solid" else _STROKES.get(dash, _STROKES["longdash"])
+
+
+def fitting_name(name: str, room: float | int, size: float | int) -> str:
+    """Cut a name, given and returned as plotly's HTML, so that it fits beside its mark into `room` pixels."""
+    whole, letters = html.unescape(name), room / (_LETTER * size) - 3
+    longest = next(n for n in range(LONGEST, -1, -1) if n == 0 or _wide(shorten(whole, n)) <= letters)
+    return escape(shorten(whole, longest))
+
+
+def _wide(text: str) -> float:
+    """Return the width of a text in letters of mean width; it has a few wide letters."""
+    return max(float(len(text)), 0.94 * len(text) + 0.6 * len(re.findall("[mwMW@%]", text)))
 
 
 def broken_lines(lines: Sequence[str], room: float | int, size: float | int) -> list[str]:
@@ -278,7 +291,7 @@ def broken_lines(lines: Sequence[str], room: float | int, size: float | int) -> 
         # Split neither inside a tag nor between a mark and its name.
         for word in re.split(r"(?<!</span>) (?![^<>]*>)", line):
             longer = f"{current} {word}" if current else word
-            if current and len(html.unescape(re.sub("<[^>]*>", "", longer))) > letters:
+            if current and _wide(html.unescape(re.sub("<[^>]*>", "", longer))) > letters:
                 broken.append(current)
                 current = word
             else:

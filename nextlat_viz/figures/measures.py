@@ -133,10 +133,11 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
             layout.lines.append(
                 {"type": "line", **across, "y0": value, "y1": value, "yref": axes["yaxis"], "line": line}
             )
+    # Quantities have scales of their own.
+    level = [trace for trace in traces if QUANTITY not in measure.by or trace.xaxis == "x"]
     for name, value in measure.references.items():
-        end = _free_end([trace for trace in traces if trace.xaxis == "x"], value, measure.unit == "share")
-        name_text = {"text": escape(name), "showarrow": False, "font": {"size": 11}}
-        layout.notes.append({**name_text, "xref": "x domain", "y": value, "yref": "y", **end})
+        place = _free_end(level, value, measure.unit == "share")
+        layout.notes.append({"text": escape(name), "showarrow": False, "font": {"size": 11}, "y": value, **place})
     return layout.finish(
         traces,
         theme,
@@ -153,18 +154,19 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
 
 
 def _free_end(traces: Sequence[go.Scatter], value: float, share: bool) -> dict[str, Any]:
-    """Place the name of a reference where it has most room: at either end of its line, above or below it."""
-    x, y = (np.concatenate([np.array(trace[name], dtype=float) for trace in traces]) for name in "xy")
-    along = (x - x.min()) / (np.ptp(x) or 1.0)
-    aside = (y - value) / (1.0 if share else np.ptp([*y, value]) or 1.0)
-
-    def crowd(place: tuple[str, str]) -> int:
-        near = along > 1 - _NAME if place[0] == "right" else along < _NAME
-        over = aside if place[1] == "bottom" else -aside
-        return int((near & (over > -0.06) & (over < 0.12)).sum())
-
-    side, edge = min(((side, edge) for side in ("right", "left") for edge in ("bottom", "top")), key=crowd)
-    return {"x": float(side == "right"), "xanchor": side, "yanchor": edge}
+    """Place the name of a reference in the view, at the end and on the side of its line, where it has most room."""
+    crowds = {}
+    for view in dict.fromkeys(trace.xaxis for trace in traces):
+        drawn = [trace for trace in traces if trace.xaxis == view]
+        x, y = (np.concatenate([np.array(trace[name], dtype=float) for trace in drawn]) for name in "xy")
+        along = (x - x.min()) / (np.ptp(x) or 1.0)
+        aside = (y - value) / (1.0 if share else np.ptp([*y, value]) or 1.0)
+        for end, near in (("right", along > 1 - _NAME), ("left", along < _NAME)):
+            for edge, over in (("bottom", aside), ("top", -aside)):
+                crowds[view, end, edge] = int((near & (over > -0.06) & (over < 0.12)).sum())
+    view, end, edge = min(crowds, key=lambda place: crowds[place])
+    place = {"xref": f"{view} domain", "yref": view.replace("x", "y")}
+    return {**place, "x": float(end == "right"), "xanchor": end, "yanchor": edge}
 
 
 def _key_lines(names: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import textwrap
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import plotly.graph_objects as go
 
 from nextlat_viz.errors import is_number, unknown
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.layout import broken_lines, legend_entries, margins, narrowed, note
+from nextlat_viz.figures.layout import SIGNS, broken_lines, legend_entries, margins, narrowed, note
 from nextlat_viz.figures.regrid import ABOVE, room_above, trim
 from nextlat_viz.plotting import INK
 
@@ -108,8 +109,12 @@ def on_white(figure: go.Figure) -> go.Figure:
 
 
 def on_paper(figure: go.Figure) -> go.Figure:
-    """Return a copy `on_white` in one font and size, without hover texts, and with many points as WebGL (an image)."""
+    """Return a copy `on_white` in one font and size, without hover texts, and with many points as WebGL (an image).
+
+    Classes of points get marks of their own, which the colour key shows too: in greyscale some colours look alike.
+    """
     paper = on_white(figure)
+    _mark_classes(paper)
     paper.update_layout(font={"family": _FONT, "size": _TEXT}, hovermode=False)
     fonts: list[Any] = [item.font for item in paper.layout.annotations]
     for item in paper.layout.annotations:
@@ -196,11 +201,35 @@ def take_words(figure: go.Figure) -> list[str]:
     return list(lines)
 
 
+def _mark_classes(figure: go.Figure) -> None:
+    """Give the points of each class a mark, and write it before the name of the class in the colour key."""
+    dots = [trace for trace in figure.data if trace.type in ("scatter", "scattergl")]
+    scales = (trace.marker.colorbar for trace in dots if trace.marker.showscale)
+    bars = [bar for bar in scales if bar.ticktext]
+    if len(bars) != 1 or len(bars[0].ticktext) > themes.DISTINCT:
+        return
+    (bar,) = bars
+    marks = themes.CLASSES[: len(bar.ticktext)]
+    # The first class is on top.
+    bar.ticktext = [f"{SIGNS[mark]} {text}" for mark, text in zip(reversed(marks), bar.ticktext, strict=True)]
+    for trace in dots:
+        if trace.marker.coloraxis:
+            codes = _array(trace.marker.color).astype(int)
+            symbols = [marks[code] if code < len(marks) else "circle" for code in codes.tolist()]
+            # A little larger, so that they can be told apart.
+            trace.marker.update(symbol=symbols, size=1.3 * (trace.marker.size or 6))
+
+
+def _array(values: Any) -> np.ndarray:
+    """Return the values of a trace, also if plotly has encoded them."""
+    if isinstance(values, Mapping):
+        return np.frombuffer(base64.b64decode(values["bdata"]), dtype=values["dtype"])
+    return np.asarray(values)
+
+
 def _length(values: Any) -> int:
     """Count the values of a trace, also if plotly has encoded them."""
-    if isinstance(values, Mapping):
-        return len(values["bdata"]) * 3 // 4 // np.dtype(values["dtype"]).itemsize
-    return len(values)
+    return len(_array(values)) if isinstance(values, Mapping) else len(values)
 
 
 def names_inside(figure: go.Figure) -> None:

@@ -16,6 +16,8 @@ _LINE, _AXIS = 15, 34  # pixels of a line of a heading, and below a view
 _EDGE = 1e-3
 # Least and greatest height of a view as a share of its width, also for planes, whose axes have one scale.
 _FLATTEST, _TALLEST = 0.45, 1.1
+# Greatest height of a view of bars as a share of its width, unless that is less than these pixels.
+_BARS, _LEAST_BARS = 0.55, 150
 # In a smaller view, the marks of a trace with more points than this get smaller.
 _MANY = 200
 ABOVE = 5
@@ -92,6 +94,8 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
             wide = (place[1] - place[0]) * max(room - sides, 1)
             shape = (view.up[1] - view.up[0]) * inside / max((view.across[1] - view.across[0]) * across, 1)
             high = height or min(max(_plane_shape(figure, view) or shape, _FLATTEST), _TALLEST) * wide
+            if height is None and _has_bars(figure, view):
+                high = min(high, max(_BARS * wide, _LEAST_BARS))
             _shrink_marks(new, view, wide / max((view.across[1] - view.across[0]) * across, 1))
             places.append((view, place, float(part), high))
         tallest = max(high for *_, high in places[-len(row) :])
@@ -132,12 +136,17 @@ def _lines_gained(figure: go.Figure, view: _View, wide: float) -> int:
 
 
 def _plane_shape(figure: go.Figure, view: _View) -> float | None:
-    """Return height / width of a view whose domain shrinks to one scale for both axes; None for other views."""
+    """Return height / width of what a view with one scale for both axes shows; None for other views."""
     x, y = figure.layout[f"xaxis{view.number}"], figure.layout[f"yaxis{view.number}"]
-    if not y.scaleanchor or "domain" not in (x.constrain, y.constrain):
+    if not y.scaleanchor:
         return None
     across, up = (_extent(figure, axis, f"{letter}{view.number}") for axis, letter in ((x, "x"), (y, "y")))
     return up / across if up and across else None
+
+
+def _has_bars(figure: go.Figure, view: _View) -> bool:
+    """Whether a view shows upright bars."""
+    return any(trace.type == "bar" and trace.orientation != "h" for trace in _traces(figure, f"x{view.number}"))
 
 
 def _extent(figure: go.Figure, axis: Any, name: str) -> float:

@@ -14,6 +14,8 @@ from nextlat_viz.plotting import CATEGORICAL, Figure
 
 # Settings of bars and boxes that apply to a whole figure.
 _SHARED = ("barmode", "bargap", "bargroupgap", "barnorm", "boxmode", "boxgap", "violinmode")
+# Pixels of a colour bar: its title and the space around it keep their size in a low view.
+_LEAST_BAR = 110
 Place = Callable[[float], float]
 
 
@@ -146,7 +148,11 @@ class Sheet:
         bar = dict(holder.get("colorbar", {}))
         bar |= {"x": across(bar.get("x", 1.02)), "y": up(bar.get("y", 0.5))}
         if bar.get("lenmode", "fraction") == "fraction":
-            bar |= {"lenmode": "pixels", "len": bar.get("len", 1) * height}
+            long = bar.get("len", 1) * height
+            if long < min(height, _LEAST_BAR):
+                bar |= {"y": up(0.0), "yanchor": "bottom"}
+                long = min(height, _LEAST_BAR)
+            bar |= {"lenmode": "pixels", "len": long}
         return {**holder, "colorbar": bar}
 
     def finish(self, theme: Theme, responsive: bool) -> Figure:

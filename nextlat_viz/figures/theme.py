@@ -17,6 +17,8 @@ Theme = Literal["auto", "light", "dark"]
 
 # Models differ in these as well as in colour, for colour-blind people.
 SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "star", "hexagon", "x")
+# Marks of the classes in print. Plotly's WebGL draws no open marks with a colour scale.
+CLASSES = ("circle", "triangle-up", "square", "diamond", "star", "x")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 EXACT = MISSING
 OBJECTIVES = {"next_token": "next-token", "nextlat": "NextLat", "mtp": "MTP", "jtp": "JTP", "bst": "BST"}

@@ -79,7 +79,7 @@ class Scene:
                     raise LatentsError(
                         f"{meta(first)['name']!r} and {meta(other)['name']!r} are of two worlds with the name "
                         f"{self._sources[0].world_name!r} and other parameters, so their rows cannot be linked: open "
-                        "models of one world"
+                        "models of one world, or sort them, {name: [models]}"
                     )
                 raise LatentsError(
                     f"{meta(first)['name']!r} and {meta(other)['name']!r} did not read the same episodes, so their "
@@ -111,13 +111,18 @@ class Scene:
         return list(meta(self.latents[0])["vocabulary"])
 
     @cached_property
-    def labels(self) -> list[str]:
+    def full_labels(self) -> list[str]:
         """The models' labels; if two are the same, each gets the model's name added, then a number."""
         metas = [meta(latents) for latents in self.latents]
         labels = [str(about["label"]) for about in metas]
         if len(set(labels)) < len(labels):
             labels = distinct(f"{about['label']}, {str(about['name']).rpartition('/')[2]}" for about in metas)
-        # Where only the first letters are shown, those are told apart too.
+        return labels
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The models' labels; where only the first letters are shown, those are told apart too."""
+        labels = self.full_labels
         alike = len(set(map(shorten, labels))) < len(labels)
         return distinct(shorten(label, LONGEST - 9) for label in labels) if alike else labels
 
@@ -140,7 +145,8 @@ class Scene:
             others = [name for name, kind in zip(self.names, objectives, strict=True) if kind != objectives[0]]
             return (self.names[0], *(others or self.names[1:])[:1])
         known = dict(zip([*self.labels, *self.names], self.names * 2, strict=True))
-        names = tuple(known[one_of("model", model, known)] for model in models)
+        full = dict(zip(self.full_labels, self.names, strict=True))
+        names = tuple(known[one_of("model", full.get(str(model), model), known)] for model in models)
         if len(set(names)) < len(names):
             raise ValueError(f"compared must be two different models, got {names[0]!r} twice")
         return names

@@ -46,8 +46,8 @@ def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = N
     Parameters
     ----------
     *models
-        Checkpoints, their names, or latents, all of one world; or one dict ``{world name: models}``. By default the
-        shipped pair of RRXOR, with and without next-latent prediction.
+        Checkpoints, their names, or latents; or one dict ``{world name: models}``. Of several worlds, that of the first
+        model is shown first. By default the shipped pair of RRXOR, with and without next-latent prediction.
     state : ViewState, optional
         The state of other widgets to link with, instead of models.
     theme : {"auto", "light", "dark"}, optional
@@ -63,10 +63,9 @@ def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = N
     Raises
     ------
     ValueError
-        For models of several worlds that are not sorted by world, and for a lesson about other models or with unknown
-        names.
+        For a lesson about other models or with unknown names.
     LatentsError
-        For models that did not read the same episodes.
+        For models of one world that did not read the same episodes.
 
     Examples
     --------
@@ -130,7 +129,9 @@ def page(*models: Any, lesson: Any = None) -> Studio:
     import ipywidgets
 
     opened = studio(*models, lesson=lesson)
-    names = f"{', '.join(map(shorten, opened.state.labels))} on {shorten(opened.state.world)}"
+    worlds = opened.state.worlds
+    labels = map(shorten, opened.state.labels) if len(worlds) == 1 else ["models"]
+    names = f"{', '.join(labels)} on {', '.join(map(shorten, worlds))}"
     about = "Models that read the same episodes, side by side. Each panel answers one question at the cursor."
     title = ipywidgets.HTML(f"<b>nextlat_viz studio: {escape(names)}</b>&ensp;{about}")
     opened.children = [title, *opened.children]
@@ -225,7 +226,8 @@ def serve(
     UnknownNameError, CheckpointError
         For a checkpoint that does not exist.
     ValueError
-        For no models, models of several worlds, a lesson that is not about them, or an invalid port.
+        For no models, worlds of one name with different parameters, a lesson that is not about the models, or an
+        invalid port.
     OSError
         When the port is in use.
     ChildProcessError
@@ -308,14 +310,21 @@ def app_notebook(
                 "models must be names or folders of checkpoints, which the page loads itself, "
                 f"got {type(name).__name__}"
             )
-    from nextlat_viz.training.checkpoint import load
+    from nextlat_viz.training.checkpoint import Checkpoint, load
 
     checkpoints = [load(name) for name in names]
-    if any(checkpoint.card.world != checkpoints[0].card.world for checkpoint in checkpoints):
-        listed = ", ".join(f"{checkpoint.name} of {checkpoint.card.world['name']}" for checkpoint in checkpoints)
-        raise ValueError(f"models must be of one world, because they read the same episodes, got {listed}")
-    if script is not None and not script.is_about(
-        checkpoints[0].card.world["name"], [checkpoint.weights_sha256 for checkpoint in checkpoints]
+    by_world: dict[str, list[Checkpoint]] = {}
+    for checkpoint in checkpoints:
+        by_world.setdefault(checkpoint.card.world["name"], []).append(checkpoint)
+    for world, (first, *others) in by_world.items():
+        for other in others:
+            if other.card.world != first.card.world:
+                raise ValueError(
+                    f"{first.name} and {other.name} are of two worlds with the name {world!r} and other parameters, "
+                    "so their rows cannot be linked: open models of one world"
+                )
+    if script is not None and not any(
+        script.is_about(world, [checkpoint.weights_sha256 for checkpoint in group]) for world, group in by_world.items()
     ):
         raise script.other_models()
     # Absolute paths, because the kernel runs in another folder.

@@ -67,11 +67,6 @@ class Studio(Box):
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         opened = shared_state(models, state, theme)
-        if state is None and len(opened.worlds) > 1 and not isinstance(models[0], Mapping):
-            raise ValueError(
-                f"these models are of several worlds ({', '.join(opened.worlds)}), which have no episode in common: "
-                "give models of one world, or sort them by world: studio({world name: [models]})"
-            )
         super().__init__(opened, "nextlat-viz nlv-studio")
         # Kept from now on: the event loop makes the plots, which borrow it too, only later.
         PlotlyLibrary.borrow()

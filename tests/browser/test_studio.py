@@ -394,9 +394,12 @@ def test_a_figure_for_a_paper_in_a_few_clicks(opened: Opened, tmp_path: Path) ->
     expect(figures).to_contain_text("Figures (2)")
     figures.click()
     tray = opened.studio.locator(".nlv-tray")
-    book.choose("Width", "one-column page, 5.5 in")
     expect(tray.locator(".js-plotly-plot .main-svg").first).to_be_visible()
-    expect(tray).to_contain_text("(b)")
+    expect(tray).to_contain_text("(b) What does the model predict next?")
+    tray.locator("button[title='Move towards (a)']").nth(1).click()
+    expect(tray).to_contain_text("(a) What does the model predict next?")
+    book.choose("Width", "column, 3.25 in")
+    expect(tray.locator("textarea").first).to_have_value(re.compile(r"^\(a\) What does the model predict next\?"))
     expect(tray.locator("textarea").first).to_have_value(re.compile("Models trained on rrxor"))
     book.screenshot("workshop")
     with page.expect_download(timeout=LIMIT * 1000) as started:
@@ -406,7 +409,7 @@ def test_a_figure_for_a_paper_in_a_few_clicks(opened: Opened, tmp_path: Path) ->
     assert path.name == "figure.pdf"
     box = re.search(rb"/MediaBox \[0 0 ([\d.]+)", path.read_bytes())
     assert box is not None
-    assert float(box[1]) / 72 == pytest.approx(5.5, rel=0.01)
+    assert float(box[1]) / 72 == pytest.approx(3.25, rel=0.01)
     tray.get_by_role("button", name="Show code", exact=True).click()
     expect(tray.locator(".nlv-tray-code textarea")).to_have_value(re.compile(r"nlv\.figures\.compose\(\[a, b\]"))
     figures.click()

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page
 from plotly.offline import get_plotlyjs
 
 from nextlat_viz import analysis, figures, worlds
+from nextlat_viz.analysis.prediction import Prediction
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
 from nextlat_viz.notebook.panels.read import ReadPanel
 from nextlat_viz.notebook.panels.what_if import WhatIfPanel
@@ -114,6 +115,17 @@ def test_panels(page: Page, world: str) -> None:
         if settled(panel):
             assert faults(page, panel.plot, PANEL) == {}, panel.name
         panel.close()
+
+
+@pytest.mark.parametrize("letter", ["x", "W"])
+def test_the_next_token_of_long_names(page: Page, letter: str) -> None:
+    names, law = [letter * 10_000, f"0 {letter * 10_000}"], np.array([0.25, 0.75])
+    labels = [f"{name} {letter * 10_000}" for name in ("next-token", "NextLat")]
+    answers = {label: Prediction(tuple(names), law, law, label, 0, 3) for label in labels}
+    figure = figures.prediction_bars(answers, compact=True)
+    assert faults(page, figure, (220, *PANEL), toolbar=False) == {}
+    heading = figure.layout.annotations[0].text
+    assert heading.count("KL&nbsp;0.0000&nbsp;nats") == 2
 
 
 def test_repeated_resizing_leaves_the_ranges(page: Page) -> None:

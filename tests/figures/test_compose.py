@@ -12,11 +12,13 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from nextlat_viz import figures
+from nextlat_viz import analysis, figures
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.figures.export import figure_bytes, require_new
-from nextlat_viz.figures.layout import LEGEND, Layout, heading, legend_entries, margins
+from nextlat_viz.figures.layout import LEGEND, SIGNS, Layout, heading, legend_entries, margins
 from nextlat_viz.figures.paper import LEAST_VIEW, MOST_VECTOR, SIZES, on_paper, plain_html, with_words
+from nextlat_viz.figures.theme import CLASSES
+from tests.synthetic import make_latents
 
 POINTS = {name: 72 * size["inches"] / size["width"] for name, size in SIZES.items()}
 
@@ -167,6 +169,21 @@ def test_few_points_stay_vector_and_many_become_an_image() -> None:
     assert on_paper(cloud(100)).data[0].hovertext is None
 
 
+def test_classes_have_marks_in_print_that_the_key_shows_too() -> None:
+    latents = make_latents(n=20, length=8)
+    figure = figures.clouds([latents], [{"pca": analysis.project(latents, "pca")}], color="state", across=True)
+    paper = on_paper(figure)
+    (codes,) = (np.asarray(trace.marker.color) for trace in figure.data if trace.marker.coloraxis)
+    (points,) = (trace for trace in paper.data if trace.marker.coloraxis)
+    names = list(latents.obs["state"].cat.categories)
+    assert len(set(zip(codes.tolist(), points.marker.symbol, strict=True))) == len(set(points.marker.symbol)) == 5
+    (ticks,) = (trace.marker.colorbar.ticktext for trace in paper.data if trace.marker.showscale)
+    signs = [SIGNS[mark] for mark in CLASSES[:5]]
+    assert list(ticks) == [f"{sign} {name}" for sign, name in zip(signs, names, strict=True)][::-1]
+    # WebGL draws no open marks with a colour scale.
+    assert not [mark for mark in CLASSES if "open" in mark]
+
+
 def test_colours_of_another_page_become_dark_on_white() -> None:
     figure = go.Figure(go.Scatter(y=[1], marker={"color": ["#e4e6ea", "#123456"]}), {"template": "plotly_dark"})
     assert on_paper(figure).data[0].marker.color == ("#2b2f36", "#123456")
@@ -305,3 +322,24 @@ def test_headings_of_lower_views_and_titles_of_axes_have_room_in_a_column() -> N
     below = after.layout.xaxis2.title.text.count("<br>") + 1
     assert below > 1
     assert after.layout.yaxis2.domain[0] * inside + margin["b"] >= 20 + 14 * below
+
+
+def test_a_cloud_fills_its_view_and_its_scale_keeps_its_length_in_a_column() -> None:
+    latents = make_latents(n=20, length=8)
+    views = [{"pca": analysis.project(latents, "pca")}] * 2
+    figure = figures.clouds([latents, latents], views, color="position", across=True).update_layout(height=240, width=745)
+    paper = figures.for_print(figure, "column")
+    (bar,) = (trace.marker.colorbar for trace in paper.data if trace.marker.showscale)
+    assert bar.lenmode == "pixels"
+    assert bar.len >= 80
+    for x, y in zip(paper.select_xaxes(), paper.select_yaxes(), strict=True):
+        wide, high = (np.ptp(axis.domain) * size for axis, size in ((x, paper.layout.width), (y, paper.layout.height)))
+        points = np.asarray(views[0]["pca"].coordinates)
+        assert high / wide == pytest.approx(np.ptp(points[:, 1]) / np.ptp(points[:, 0]), rel=0.05)
+
+
+def test_bars_in_a_column_are_low() -> None:
+    tall = go.Figure(go.Bar(x=["a", "b"], y=[1, 2])).update_layout(width=320, height=400)
+    assert figures.for_print(tall, "column").layout.height < 280
+    flat = go.Figure(go.Bar(y=["a", "b"], x=[1, 2], orientation="h")).update_layout(width=320, height=400)
+    assert figures.for_print(flat, "column").layout.height > 300

@@ -95,6 +95,17 @@ def test_the_name_of_a_level_is_placed_away_from_marks(last: float, place: tuple
     assert (name.x, name.xanchor) == place
 
 
+def test_the_name_of_a_level_is_placed_in_the_emptiest_view() -> None:
+    rows = [
+        record("w", "nextlat", 0, length=i + 1, reader=reader, value=0.18 + 0.02 * (i % 3) if reader == "a" else 0.9)
+        for reader in ("a", "b")
+        for i in range(40)
+    ]
+    measure = Measure("m", pd.DataFrame(rows), by=("length", "reader"), unit="share", references={"chance": 0.18})
+    name = next(note for note in measure.plot().layout.annotations if note.text == "chance")
+    assert (name.xref, name.yref) == ("x2 domain", "y2")
+
+
 def test_a_finding_mentions_means_only_for_several_seeds() -> None:
     measure = replace(found({"p": (0.0, 0.5)}), better="higher")
     single = replace(measure, table=measure.table[measure.table["seed"] == 0])

@@ -169,8 +169,8 @@ def test_the_heading_of_compact_bars_is_their_legend(reading: ReadOut) -> None:
     assert [mark(bar)[-8] for bar in figure.data] == ["■", "▨", "▧"]
     assert lines == [
         f"{mark(figure.data[0])} exact",
-        f"{mark(figure.data[1])} next-token: KL 0.1308 nats",
-        f"{mark(figure.data[2])} NextLat: KL 0.0000 nats",
+        f"{mark(figure.data[1])} next-token: KL&nbsp;0.1308&nbsp;nats",
+        f"{mark(figure.data[2])} NextLat: KL&nbsp;0.0000&nbsp;nats",
     ]
     assert figure.layout.showlegend is False
     blind = prediction_bars({"NextLat": replace(one, exact=None)}, compact=True)

@@ -43,6 +43,8 @@ def test_labels_that_begin_alike_are_told_apart_where_they_are_cut() -> None:
     labels = [f"{'next-token, ' + 'm' * 10_000} {i}" for i in range(3)]
     state = ViewState(*(make_latents(label=label, n=N, length=LENGTH) for label in labels))
     assert state.labels == [f"next-token, mm… ({i})" for i in (1, 2, 3)]
+    state.compared = (labels[2], labels[0])
+    assert state.pair == [2, 0]
     assert ViewState(make_latents(label="NextLat", n=N, length=LENGTH)).labels == ["NextLat"]
 
 

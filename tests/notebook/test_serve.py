@@ -39,6 +39,14 @@ def test_the_notebook_is_valid_and_names_whole_paths() -> None:
     assert [Path(item) for item in opened] == [find(f"rrxor/{name}").resolve() for name in ("next_token", "nextlat")]
 
 
+def test_a_page_shows_models_of_several_worlds() -> None:
+    source = serving.app_notebook(["rrxor/nextlat", "mess3/nextlat"])["cells"][0]["source"]
+    opened = eval(source.splitlines()[1], {"page": serving.page})
+    assert "models on rrxor, mess3<" in opened.children[0].value
+    assert opened.state.worlds == ["rrxor", "mess3"]
+    opened.close()
+
+
 def test_a_folder_name_is_text_in_the_notebook(tmp_path: Path) -> None:
     folder = tmp_path / 'it\'s "here"; print(1) é'
     folder.symlink_to(find("rrxor/nextlat"))
@@ -75,8 +83,8 @@ def test_missing_models_are_refused_before_anything_starts(tmp_path: Path, monke
         serving.serve([tmp_path])
     with pytest.raises(ValueError, match="models is empty"):
         serving.serve([])
-    with pytest.raises(ValueError, match=r"of one world.*got rrxor/nextlat/seed0 of rrxor, mess3"):
-        serving.serve(["rrxor/nextlat", "mess3/nextlat"])
+    with pytest.raises(ValueError, match="two worlds with the name 'taxi' and other parameters"):
+        serving.serve(["taxi_grid/nextlat", "taxi/nextlat"])
     with pytest.raises(ValueError, match=r"port must be in 1\.\.65535.*got 70000"):
         serving.serve(port=70_000)
     with socket.socket() as taken:

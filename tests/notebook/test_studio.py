@@ -649,12 +649,20 @@ def test_a_world_without_a_picture(opened: Studio, monkeypatch: pytest.MonkeyPat
 
 
 def test_models_that_do_not_match_are_refused(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
-    with pytest.raises(ValueError, match=r"of several worlds \(rrxor, mess3\).*\{world name"):
-        studio(rrxor[0], mess3[0])
     with pytest.raises(LatentsError, match="same episodes"):
         studio(rrxor[0], make_latents(label="other", n=N, length=LENGTH, seed=5))
     with pytest.raises(ValueError, match="not both"):
         studio(rrxor[0], state=ViewState(*rrxor))
+
+
+def test_models_of_several_worlds_are_sorted_by_world(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
+    widget = studio(rrxor[0], mess3[0], rrxor[1], mess3[1])
+    assert widget.state.worlds == ["rrxor", "mess3"]
+    assert widget.state.labels == [table.uns["nextlat_viz"]["label"] for table in rrxor]
+    widget.state.show("mess3")
+    assert widget.state.labels == [table.uns["nextlat_viz"]["label"] for table in mess3]
+    assert alerts(widget) == {}
+    widget.close()
 
 
 def test_a_chosen_pair_moves_the_cursor(opened: Studio) -> None:

@@ -46,7 +46,7 @@ def draw_places(
     for name, (left, top, right, bottom) in zip(world.places, rooms, strict=True):
         corners = {"x0": left, "x1": right, "y0": top, "y1": bottom}
         figure.add_shape(type="rect", line={"width": 1.5, "color": INK}, layer="below", **corners)
-        _write(figure, left + 8, top + 15, f"<b>{escape(name)}</b>", 13)
+        _write(figure, left + 6, top + 15, f"<b>{escape(name)}</b>", 11)
     if episode is None or not position:
         title = f"{world.name}: the places"
         people = _listed([name.capitalize() for name in world.people])
@@ -111,13 +111,13 @@ def _fill(
             y = top + _HEAD + (row + 0.5) * step
             if person:
                 people.append((left + 14, y, person))
-                _write(figure, left + 14, y, escape(person.capitalize()), 13, 12)
+                _write(figure, left + 14, y, escape(person.capitalize()), 11, 12)
             things += [(left + 14 + (column + 1) * third, y, thing) for column, thing in enumerate(held)]
         for row, lying in enumerate(reversed(floor)):
             y = bottom - 5 - (row + 0.5) * step
             things += [(left + 14 + column * third, y, thing) for column, thing in enumerate(lying)]
     for x, y, thing in things:
-        _write(figure, x, y, escape(thing), 12, 8)
+        _write(figure, x, y, escape(thing), 11, 8)
     for entities, size, symbol in ((people, 11, "circle"), (things, 9, "square")):
         marker: dict[str, Any] = {"size": size, "symbol": symbol, "color": [colour[name] for _, _, name in entities]}
         drawing.add_dots(figure, [(x, y) for x, y, _ in entities], line={"width": 0}, **marker)

@@ -245,6 +245,8 @@ def _draw_place(figure: go.Figure, streets: Streets, node: int, label: str, mark
     x, y = streets.x[node], streets.y[node]
     name = escape(shorten(f"{label} {streets.nodes[node]}", drawing.HOVER))
     drawing.add_dots(figure, [x, y], [name], color=CURSOR, line={"width": 3, "color": CURSOR}, **marker)
+    # In a small map, a mark at the edge reaches into the margin.
+    figure.data[-1].cliponaxis = False
 
 
 def _name_places(

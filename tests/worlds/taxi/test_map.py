@@ -88,6 +88,9 @@ def test_a_ride_is_solid_up_to_its_position_and_dotted_beyond(at: int | None) ->
     marks = {trace.marker.symbol: (trace.x[0], trace.y[0]) for trace in figure.data if len(trace.x) == 1}
     for symbol, node in {"circle-open": path[0], "square-open": path[-1], None: path[result]}.items():
         assert marks[symbol] == (CITY.x[node], CITY.y[node])
+    # In a small map, marks at its edge reach into the margin.
+    ends = [trace for trace in figure.data if trace.marker.symbol in ("circle-open", "square-open")]
+    assert [trace.cliponaxis for trace in ends] == [False, False]
     assert {trace.opacity for trace in lines(figure, color=INK)} == {0.45}
 
 
