@@ -108,27 +108,46 @@ class Plot(Figure, LiveWidget):
         number or the kinds of the traces differ, all traces are replaced.
         """
         moved = set()
-        with self._one_message(), self.batch_update():
-            if [trace.type for trace in self.select_traces()] != [trace.type for trace in figure.data]:
+        with self.one_message():
+            if [trace["type"] for trace in self._data] != [trace.type for trace in figure.data]:
                 self.data = ()
                 self.add_traces(figure.data)
-                keys = {*self.layout._props, *figure.layout._props}
+                keys = {*self._layout, *figure.layout._props}
                 moved = {key for key in keys if key.startswith(("xaxis", "yaxis"))}
-            for old, new in zip(self.select_traces(), figure.data, strict=True):
-                for path, value in changes(old._props, new._props, skip=_USER_TRACE, whole={"meta"}):
-                    old[path] = value
-                    if path in ("x", "y") and (new.meta or {}).get("role") not in _MARKS:
-                        moved |= {f"xaxis{(new.xaxis or 'x')[1:]}", f"yaxis{(new.yaxis or 'y')[1:]}"}
+            for i, trace in enumerate(figure.data):
+                new = trace._props
+                for path, value in changes(self._data[i], new, skip=_USER_TRACE, whole={"meta"}):
+                    self.put(i, path, value)
+                    if path in ("x", "y") and new.get("meta", {}).get("role") not in _MARKS:
+                        moved |= {f"{axis}axis{new.get(f'{axis}axis', axis)[1:]}" for axis in "xy"}
             # plotly rejects the properties of an axis that does not exist yet, so a new axis is set whole.
-            added = {key for key in figure.layout._props if "axis" in key and key not in self.layout._props}
+            added = {key for key in figure.layout._props if "axis" in key and key not in self._layout}
             whole = {"template", "meta", *added}
-            for path, value in changes(self.layout._props, figure.layout._props, skip=_USER_LAYOUT, whole=whole):
-                self.layout[path] = value
+            for path, value in changes(self._layout, figure.layout._props, skip=_USER_LAYOUT, whole=whole):
+                self.put(None, path, value)
             for axis in moved:
+                # Sent even if it is unchanged in Python: the page changes the range when it fits the axis.
                 axis_range = (figure.layout._props.get(axis) or {}).get("range")
-                self.layout[axis].update(range=axis_range, autorange=axis_range is None)
-                # Send the range even if it is unchanged in Python: the page changes it when it fits the axis.
-                self._note([(None, f"{axis}.range"), (None, f"{axis}.autorange")])
+                self.put(None, f"{axis}.range", axis_range)
+                self.put(None, f"{axis}.autorange", axis_range is None)
+
+    def put(self, trace: int | None, path: str, value: Any) -> None:
+        """Set a property of a trace, or with None of the layout, to a value that needs no check; None removes it.
+
+        plotly checks every value that is assigned, which takes most of the time of a step of the cursor.
+        """
+        if isinstance(value, Mapping) or (isinstance(value, (list, tuple)) and not all(map(_simple, value))):
+            (self.layout if trace is None else self.data[trace])[path] = value
+            return
+        *above, key = path.split(".")
+        part = self._layout if trace is None else self._data[trace]
+        for name in above:
+            part = part.setdefault(name, {})
+        if value is None:
+            part.pop(key, None)
+        else:
+            part[key] = value
+        self._note([(trace, path)])
 
     def points(self, touched: Points | None, *roles: str) -> list[tuple[int, int]]:
         """Return (trace, point) of the touched points, in traces whose ``meta["role"]`` is one of `roles`."""
@@ -139,7 +158,7 @@ class Plot(Figure, LiveWidget):
     # -- to the page ------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _one_message(self, view: str = "") -> Iterator[None]:
+    def one_message(self, view: str = "") -> Iterator[None]:
         """Collect all changes made inside, and send them in one message at the end.
 
         `view` names the view on the page that the changes came from, which has them already.
@@ -192,7 +211,7 @@ class Plot(Figure, LiveWidget):
             }
 
     def _note(self, edits: Iterable[tuple[int | None, str]]) -> None:
-        with self._one_message():
+        with self.one_message():
             assert self._pending is not None
             self._pending.update(dict.fromkeys(edits))
 
@@ -223,7 +242,7 @@ class Plot(Figure, LiveWidget):
         self._note(edits)
 
     def _send_traces(self, *which: Any) -> None:
-        with self._one_message():
+        with self.one_message():
             self._all_changed = True
 
     _send_addTraces_msg = _send_deleteTraces_msg = _send_moveTraces_msg = _send_traces
@@ -241,10 +260,10 @@ class Plot(Figure, LiveWidget):
         if kind == "start":
             self._started(message)
         elif kind == "layout":
-            with self._one_message(message["view"]):
+            with self.one_message(message["view"]):
                 self.plotly_relayout(message["edits"])
         elif kind == "traces":
-            with self._one_message(message["view"]):
+            with self.one_message(message["view"]):
                 self.plotly_restyle(message["edits"], message["traces"])
         elif kind == "size":
             self.shown = message["width"], message["height"]
@@ -259,6 +278,10 @@ class Plot(Figure, LiveWidget):
             finally:
                 # The page then removes the outline, which would override selections made elsewhere.
                 self.send({"kind": "answered"})
+
+
+def _simple(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) or value is None
 
 
 def _points(pairs: Iterable[Sequence[int]]) -> Points:

@@ -244,29 +244,31 @@ def read_out(latents: AnnData, probe: ProbeResult, row: SupportsIndex) -> ReadOu
     (6, ('A', 'B', 'C'), True)
     """
     row = require_row(latents, row)
-    about, part = meta(latents), latents[row : row + 1]
-    episode = int(part.obs["episode"].iloc[0])
+    require_model(latents, probe.weights_sha256, "probe")
+    about, obs = meta(latents), latents.obs
+    episode = int(obs["episode"].iloc[row])
     same_episodes = about["episodes_sha256"] == probe.episodes_sha256
     return ReadOut(
         probe=probe,
-        read=probe.predict(part)[0],
-        truth=_truth(part, probe),
+        read=probe.read(features(latents, probe.site, [row]))[0],
+        truth=_truth(latents, row, probe),
         held_out=bool(episode in probe.test_episodes) if same_episodes else None,
         label=about["label"],
         episode=episode,
-        position=int(part.obs["position"].iloc[0]),
+        position=int(obs["position"].iloc[row]),
     )
 
 
-def _truth(row: AnnData, probe: ProbeResult) -> Float[np.ndarray, " k"]:
+def _truth(latents: AnnData, row: int, probe: ProbeResult) -> Float[np.ndarray, " k"]:
+    obs = latents.obs
+    value = obs[probe.target].iloc[row] if probe.target in obs else column(latents, probe.target)[row]
     if probe.metric == "R2":
-        return np.asarray(column(row, probe.target), dtype=np.float64).reshape(-1)
+        return np.asarray(value, dtype=np.float64).reshape(-1)
     if probe.columns > 1:
-        codes = column(row, probe.target).reshape(-1)
-        return np.eye(len(probe.names) // probe.columns)[codes].reshape(-1)
-    if row.obs[probe.target].isna().any():
+        return np.eye(len(probe.names) // probe.columns)[value.reshape(-1)].reshape(-1)
+    if pd.isna(value):
         return np.full(len(probe.names), np.nan)
-    true = str(column(row, probe.target)[0])
+    true = str(value)
     if probe.merged and true not in probe.names:
         true = OTHER
     return np.array([float(name == true) for name in probe.names])

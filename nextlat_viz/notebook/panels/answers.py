@@ -70,6 +70,7 @@ class ModelPanel(Panel):
         reasons = list(dict.fromkeys(without.values()))
         self._without.value = ""
         if not answers:
+            self.about.value = ""
             return " ".join(reasons)
         self._without.value = "<br>".join(escape(reason) for reason in reasons)
         figure = self._draw_answers(answers, state.theme)
@@ -78,6 +79,16 @@ class ModelPanel(Panel):
             if note.xref == "paper" and note.x == 0 and note.xanchor == "left":
                 note.xshift = 4 - figure.layout.margin.l
         return figure
+
+    def _take_heading(self, figure: Any) -> str:
+        """Take the heading off compact bars, and return it as HTML.
+
+        HTML wraps, and when it changes at a step of the cursor, plotly need not lay out the figure again.
+        """
+        text: str = figure.layout.annotations[0].text.replace("</b><br>", "</b> ", 1)
+        figure.layout.annotations = ()
+        figure.layout.margin.t = 8
+        return text
 
     def _fitted(self, target: str, site: str) -> list[ProbeResult]:
         """Return the probes of a target that have been fitted already, of all models."""
@@ -106,6 +117,10 @@ class NextPanel(ModelPanel):
 
     name, question, tab = "next", "What does the model predict next?", "Next token"
 
+    def _build(self) -> None:
+        self._prompt = text_line()
+        self._show(above=[self.about], below=[self._prompt, self._without])
+
     def _answer(self, model: int, row: int) -> Prediction:
         latents = self.state.scene.latents[model]
         head = None
@@ -116,8 +131,10 @@ class NextPanel(ModelPanel):
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         position = self.state.position
         about = f"Position {position} lies in the prompt, which the model is not trained to predict."
-        self.about.value = about if position < self.state.scene.prompt else ""
-        return prediction_bars(answers, most=_BARS, compact=True, theme=theme)
+        self._prompt.value = about if position < self.state.scene.prompt else ""
+        figure = prediction_bars(answers, most=_BARS, compact=True, theme=theme)
+        self.about.value = self._take_heading(figure)
+        return figure
 
 
 class AheadPanel(ModelPanel):
@@ -163,10 +180,7 @@ class KnowsPanel(ModelPanel):
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         figure = read_out_figure(answers, most=_BARS, compact=True, theme=theme)
-        # Scores with their controls can be wider than the panel; as HTML they wrap.
-        self.about.value = figure.layout.annotations[0].text.replace("</b><br>", "</b> ", 1)
-        figure.layout.annotations = ()
-        figure.layout.margin.t = 8
+        self.about.value = self._take_heading(figure)
         return figure
 
 

@@ -346,22 +346,25 @@ class SpacePanel(Panel):
         if not (at.size and at[-1] < len(shown) and shown[at[-1]] == path[-1]):
             # The figure draws a sample of whole episodes, without this one.
             at = at[:0]
-        marks: dict[Any, dict[Any, list[Any]]] = {}
-        assert self._plot is not None
-        for trace in self._plot.select_traces():
-            about = trace.meta or {}
-            view = marks.setdefault((about.get("model"), about.get("column")), {})
-            view.setdefault(about.get("role"), []).append(trace)
-        with self._plot.batch_update():
-            for view in marks.values():
-                if "cursor" in view and view["points"][0].x is not None:
-                    (points,), (cursor,) = view["points"], view["cursor"]
-                    # Keep x and y: plotly applies assignments only after the block.
-                    cursor.x, cursor.y = x, y = points.x[at], points.y[at]
-                    cursor.marker.size = ring_sizes(len(at))
-                    for trail, part in zip(view["trail"], fading_path(np.stack([x, y], axis=1), CURSOR), strict=True):
-                        trail.x, trail.y = part["x"], part["y"]
-                        trail.marker.size, trail.marker.angle = part["marker"]["size"], part["marker"]["angle"]
+        plot = self._plot
+        assert plot is not None
+        views: dict[Any, dict[str, list[int]]] = {}
+        for i, trace in enumerate(plot._data):
+            about = trace.get("meta", {})
+            view = views.setdefault((about.get("model"), about.get("column")), {})
+            view.setdefault(about.get("role", ""), []).append(i)
+        with plot.one_message():
+            for view in views.values():
+                if "cursor" in view and "x" in plot._data[view["points"][0]]:
+                    points, cursor = plot._data[view["points"][0]], view["cursor"][0]
+                    x, y = points["x"][at], points["y"][at]
+                    ring = {"x": x, "y": y, "marker": {"size": ring_sizes(len(at))}}
+                    parts = fading_path(np.stack([x, y], axis=1), CURSOR)
+                    for trace, part in zip([cursor, *view["trail"]], [ring, *parts], strict=True):
+                        plot.put(trace, "x", part["x"])
+                        plot.put(trace, "y", part["y"])
+                        for name in part["marker"].keys() & {"size", "angle"}:
+                            plot.put(trace, f"marker.{name}", part["marker"][name])
 
     def _click(self, points: Points) -> None:
         rows = self._rows(points)
