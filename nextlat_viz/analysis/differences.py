@@ -11,10 +11,10 @@ from anndata import AnnData
 from jaxtyping import Float, Int
 from scipy.special import rel_entr
 
-from nextlat_viz.analysis._rows import episode_index, features, latents_of, prefixes, require_same_rows
-from nextlat_viz.analysis.prediction import exact_probs, model_probs, require_row
+from nextlat_viz.analysis._rows import features, latents_of, prefixes, require_same_rows
+from nextlat_viz.analysis.prediction import following, model_probs, require_row
 from nextlat_viz.errors import LatentsError, at_least
-from nextlat_viz.latents.table import NO_WORLD, column, meta, sites, tokens_of, world_of
+from nextlat_viz.latents.table import column, sites
 from nextlat_viz.worlds import checks
 
 # Probabilities are read in blocks of this many rows, because a vocabulary may have 50,000 tokens.
@@ -54,7 +54,7 @@ def prediction_differences(
     rows : ints, or booleans for every row, optional
         Default all.
     heads : pair of (V, D) arrays or None
-        As `head` in `prediction`, for latents without probabilities.
+        As in `episode_predictions`, for latents without probabilities.
 
     Returns
     -------
@@ -113,26 +113,16 @@ def next_token_scores(latents: Any) -> pd.DataFrame:
     True
     """
     latents = latents_of(latents)
-    following = _following(latents)
+    rows = np.arange(latents.n_obs)
+    next_ids = following(latents, rows, model_probs(latents, rows[:1], None).shape[1])
     surprise, entropy = np.full(latents.n_obs, np.nan), np.full(latents.n_obs, np.nan)
-    for block in _blocks(np.arange(latents.n_obs)):
+    for block in _blocks(rows):
         law = model_probs(latents, block, None)
         entropy[block] = -np.where(law > 0, law * np.log2(np.maximum(law, 1e-300)), 0.0).sum(axis=1)
-        known = block[following[block] >= 0]
-        chance = law[known - block[0], following[known]]
+        known = block[next_ids[block] >= 0]
+        chance = law[known - block[0], next_ids[known]]
         surprise[known] = -np.log2(np.maximum(chance, np.finfo(np.float32).tiny))
     return pd.DataFrame({"surprise": surprise, "entropy": entropy}, index=latents.obs_names)
-
-
-def _following(latents: AnnData) -> Int[np.ndarray, " rows"]:
-    """Return the id of the token, or of the target, to predict at each row; -1 where there is none."""
-    tokens, position = tokens_of(latents), column(latents, "position").astype(np.int64)
-    if meta(latents)["world"] != NO_WORLD and not world_of(latents).predicts_next_token:
-        rows = np.arange(latents.n_obs)
-        exact = exact_probs(latents, rows, model_probs(latents, rows[:1], None).shape[1])
-        return np.full(len(rows), -1) if exact is None else np.where(exact.max(axis=1) == 1, exact.argmax(axis=1), -1)
-    padded = np.pad(tokens, ((0, 0), (0, 1)), constant_values=-1)
-    return np.asarray(padded[episode_index(latents), np.minimum(position, tokens.shape[1])])
 
 
 def _blocks(rows: Int[np.ndarray, " rows"]) -> list[Int[np.ndarray, " block"]]:

@@ -12,10 +12,10 @@ from anndata import AnnData
 from jaxtyping import Float, Int
 from scipy.special import rel_entr, softmax
 
-from nextlat_viz.analysis._rows import latents_of
+from nextlat_viz.analysis._rows import episode_index, latents_of
 from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError, at_least
-from nextlat_viz.latents.table import NO_WORLD, PROBS, column, episode_rows, meta, site, world_of
+from nextlat_viz.latents.table import NO_WORLD, PROBS, column, episode_rows, meta, site, tokens_of, world_of
 from nextlat_viz.worlds import HiddenMarkovWorld
 from nextlat_viz.worlds.taxi.traffic import END
 from nextlat_viz.worlds.taxi.world import Taxi
@@ -75,13 +75,7 @@ class Prediction:
 
 
 def kl(p: Float[np.ndarray, "*rows V"], q: Float[np.ndarray, "*rows V"]) -> Float[np.ndarray, "*rows"]:
-    """Return KL(p || q) in nats along the last axis, with ``0 ln 0 = 0``; infinite where `q` is 0 and `p` is not.
-
-    Examples
-    --------
-    >>> kl(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([[0.5, 0.5], [0.5, 0.5]])).round(4).tolist()
-    [0.0, 0.6931]
-    """
+    """Return KL(p || q) in nats along the last axis, with ``0 ln 0 = 0``; infinite where `q` is 0 and `p` is not."""
     # Rounding can make the sum slightly negative.
     return np.asarray(np.maximum(rel_entr(np.asarray(p, np.float64), np.asarray(q, np.float64)).sum(axis=-1), 0.0))
 
@@ -89,20 +83,10 @@ def kl(p: Float[np.ndarray, "*rows V"], q: Float[np.ndarray, "*rows V"]) -> Floa
 def prediction(latents: Any, row: SupportsIndex, head: Float[np.ndarray, "V D"] | None = None) -> Prediction:
     """Return the next-token distribution at one row of the latents.
 
-    Parameters
-    ----------
-    latents : AnnData, Checkpoint or name
-        Of one model. A checkpoint is extracted on its held-out episodes.
-    row : int
-        Row number, from 0.
-    head : (V, D) array, optional
-        Weights of the output head, for latents without probabilities (vocabularies over 512 tokens): the distribution
-        is then ``softmax(head @ h)``.
+    Raises LatentsError for no such row, no probabilities and no head, a head of another width than the latents, NaN.
 
-    Raises
-    ------
-    LatentsError
-        No such row; no probabilities and no head; a head of another width than the latents; NaN.
+    Latents without probabilities (of vocabularies over 512 tokens) need `head`, the weights of the output head: the
+    distribution is then ``softmax(head @ h)``.
 
     Examples
     --------
@@ -135,7 +119,7 @@ def episode_predictions(latents: Any, episode: int, head: Float[np.ndarray, "V D
     latents : AnnData, Checkpoint or name
         Of one model. A checkpoint is extracted on its held-out episodes.
     head : (V, D) array, optional
-        As in `prediction`.
+        Weights of the output head, for latents without probabilities (of vocabularies over 512 tokens).
 
     Returns
     -------
@@ -148,7 +132,7 @@ def episode_predictions(latents: Any, episode: int, head: Float[np.ndarray, "V D
     Raises
     ------
     LatentsError
-        No such episode, or as in `prediction`.
+        No such episode; no probabilities and no head; a head of another width than the latents; NaN.
 
     Examples
     --------
@@ -165,18 +149,18 @@ def episode_predictions(latents: Any, episode: int, head: Float[np.ndarray, "V D
     exact = exact_probs(latents, rows, model.shape[1])
     names = np.array(token_names(latents, model.shape[1]), dtype=object)
     position = column(latents, "position")[rows]
-    following = _following(latents, rows, position, exact)
-    known, unknown = following >= 0, np.full(rows.size, np.nan)
+    next_ids = following(latents, rows, model.shape[1])
+    known, unknown = next_ids >= 0, np.full(rows.size, np.nan)
 
     def of_next(probs: np.ndarray | None) -> np.ndarray:
-        return unknown if probs is None else np.where(known, probs[np.arange(rows.size), following], np.nan)
+        return unknown if probs is None else np.where(known, probs[np.arange(rows.size), next_ids], np.nan)
 
     return pd.DataFrame(
         {
             "position": position,
             # At position 0 no token has been read.
             "token": np.where(position > 0, column(latents, "token")[rows].astype(object), None),
-            "next_token": np.where(known, names[following], None),
+            "next_token": np.where(known, names[next_ids], None),
             "model": of_next(model),
             "exact": of_next(exact),
             "kl": unknown if exact is None else kl(exact, model),
@@ -251,16 +235,24 @@ def _finite(probs: Any, rows: Int[np.ndarray, " rows"]) -> Any:
     return probs
 
 
-def _following(
-    latents: AnnData, rows: Int[np.ndarray, " T"], position: Int[np.ndarray, " T"], exact: np.ndarray | None
-) -> Int[np.ndarray, " T"]:
-    """Return the ids of the tokens to predict at each row; -1 where the table does not have them."""
-    following = np.full(rows.size, -1, dtype=np.int64)
+def following(latents: AnnData, rows: Int[np.ndarray, " rows"], size: int) -> Int[np.ndarray, " rows"]:
+    """Return the id, below `size`, of the token or target to predict at each row; -1 where the table lacks it.
+
+    A table of only some positions has the tokens between them too.
+    """
     if meta(latents)["world"] != NO_WORLD and not world_of(latents).predicts_next_token:
-        return following if exact is None else np.where(exact.max(axis=1) == 1, exact.argmax(axis=1), -1)
-    followed = np.flatnonzero(np.diff(position) == 1)
-    following[followed] = token_ids(latents, rows)[followed + 1]
-    return following
+        exact = exact_probs(latents, rows, size)
+        return np.full(len(rows), -1) if exact is None else np.where(exact.max(axis=1) == 1, exact.argmax(axis=1), -1)
+    padded = np.pad(tokens_of(latents), ((0, 0), (0, 1)), constant_values=-1)
+    position = np.minimum(column(latents, "position")[rows], padded.shape[1] - 1)
+    places = padded[episode_index(latents)[rows], position]
+    if "token_id" not in latents.obs:
+        return np.asarray(places)
+    # Places in the vocabulary of the table, whose tokens have other ids in the model. The last entry is for place -1.
+    vocabulary = pd.Index(meta(latents)["vocabulary"])
+    ids = np.full(len(vocabulary) + 1, -1)
+    ids[vocabulary.get_indexer(column(latents, "token"))] = column(latents, "token_id")
+    return ids[places]
 
 
 def exact_after(

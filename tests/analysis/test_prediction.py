@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from nextlat_viz.analysis import probe
+from nextlat_viz.analysis import next_token_scores, probe
 from nextlat_viz.analysis.prediction import Prediction, episode_predictions, kl, prediction
 from nextlat_viz.analysis.probes.result import read_out
 from nextlat_viz.errors import LatentsError
@@ -156,3 +157,14 @@ def test_read_out_of_classes(trained: AnnData) -> None:
     missing.obs.iloc[11, missing.obs.columns.get_loc("state")] = None
     assert np.isnan(read_out(missing, fitted, 11).truth).all()
     assert read_out(missing, fitted, 12).truth.sum() == 1
+
+
+def test_the_next_token_is_known_between_extracted_positions() -> None:
+    checkpoint = load("mess3/nextlat")
+    episodes = checkpoint.world.sample(4, 8, seed=1)
+    whole, part = (extract(checkpoint, episodes, positions=kept, progress=False) for kept in (None, [2, 3, 6, 8]))
+    shown = np.isin(whole.obs["position"], [2, 3, 6, 8])
+    pd.testing.assert_frame_equal(next_token_scores(part), next_token_scores(whole)[shown])
+    expected = episode_predictions(whole, 2).iloc[[1, 2, 5, 7]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(episode_predictions(part, 2), expected)
+    assert expected["next_token"].notna().tolist() == [True, True, True, False]
