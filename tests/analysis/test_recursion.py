@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import nextlat_viz as nlv
 from nextlat_viz import analysis
 from nextlat_viz.analysis.measure import battery
 from nextlat_viz.errors import LatentsError
+from nextlat_viz.figures import thinking_curves
 from nextlat_viz.latents import Thinking, heldout, think
 from nextlat_viz.worlds import Episodes
 
@@ -103,3 +105,15 @@ def test_puzzles_of_another_world_are_compared_with_their_targets():
         "distance": [[1]],
         "solved": [[0]],
     }
+
+
+def test_a_model_that_predicts_nan_has_no_margins_and_leaves_the_others_theirs(model, thinking, monkeypatch):
+    other = replace(model, card=model.card.model_copy(update={"name": "diverged", "seed": 7}))
+    nothing = replace(thinking, logits=np.full_like(thinking.logits, np.nan))
+    solved, margins = analysis.step_measures([model, other], [thinking, nothing])
+    known = margins.table.groupby("model")["value"].apply(lambda values: values.notna().all())
+    assert known.to_dict() == {model.name: True, "diverged": False}
+    assert {trace.meta["model"] for trace in thinking_curves(solved, margins).data} >= {model.name, "diverged"}
+    monkeypatch.setattr("nextlat_viz.analysis.recursion.think", lambda *_: nothing)
+    with pytest.raises(ValueError, match=f"{model.name} predicts NaN or infinity"):
+        analysis.advantage_margin(model, n=24, progress=False)
