@@ -148,14 +148,14 @@ class Recursive(Objective):
     Attributes
     ----------
     every_step : whether every recursion step has a loss, or only the last.
-    usual : the objective's own `Schedule`.
+    defaults : the objective's own `Schedule`.
     """
 
     own_targets = True
     next_tokens = False
     network = RecursiveNetwork
     every_step = True
-    usual: Schedule
+    defaults: Schedule
 
     backbone: RecursiveNetwork
 
@@ -168,7 +168,8 @@ class Recursive(Objective):
     ) -> None:
         super().__init__(backbone)
         counts = {"updates": latent_updates, "cycles": cycles, "steps": recursion_steps}
-        backbone.schedule = self.usual._replace(**{name: count for name, count in counts.items() if count is not None})
+        changes = {name: count for name, count in counts.items() if count is not None}
+        backbone.schedule = self.defaults._replace(**changes)
         self.updates, self.passes = backbone.schedule.steps if self.every_step else 1, backbone.schedule.passes
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -205,7 +206,7 @@ class TRM(Recursive):
 
     name = "trm"
     label = "TRM"
-    usual = Schedule(updates=6, cycles=3, steps=16)
+    defaults = Schedule(updates=6, cycles=3, steps=16)
 
     def __init__(
         self,
@@ -269,7 +270,7 @@ class DIS(Recursive):
 
     name = "dis"
     label = "DIS"
-    usual = Schedule(updates=2, cycles=1, steps=8)
+    defaults = Schedule(updates=2, cycles=1, steps=8)
 
     def losses(self, y: Float[Tensor, "b t dim"], batch: Batch) -> dict[str, Tensor]:
         return super().losses(y, replace(batch, targets=self.target(batch)))
@@ -290,7 +291,7 @@ class OnePass(Recursive):
 
     name = "one_pass"
     label = "one pass"
-    usual = Schedule(updates=2, cycles=1, steps=1)
+    defaults = Schedule(updates=2, cycles=1, steps=1)
     every_step = False
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -305,4 +306,4 @@ class EqualDepth(OnePass):
 
     name = "equal_depth"
     label = "equal depth"
-    usual = Schedule(updates=2, cycles=1, steps=8)
+    defaults = Schedule(updates=2, cycles=1, steps=8)

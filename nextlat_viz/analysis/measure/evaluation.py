@@ -230,12 +230,12 @@ def _objective_label(checkpoint: TrainedModel) -> str:
     if not isinstance(card, Card):
         return checkpoint.objective
     try:
-        usual = resolve_config(card.preset, checkpoint.world, {})
+        defaults = resolve_config(card.preset, checkpoint.world, {})
     except UnknownNameError:
         return checkpoint.objective
     # Next-token models have no horizon, whatever their card says.
     used = {*TransformerConfig.model_fields, *inspect.signature(OBJECTIVES[checkpoint.objective]).parameters}
-    changed = (name for name in _VARIED if name in used and getattr(card.config, name) != getattr(usual, name))
+    changed = (name for name in _VARIED if name in used and getattr(card.config, name) != getattr(defaults, name))
     settings = [f"{name.replace('_', ' ')} {getattr(card.config, name)}" for name in changed]
     return ", ".join([checkpoint.objective, *settings])
 
