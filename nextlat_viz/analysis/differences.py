@@ -54,7 +54,7 @@ def prediction_differences(
     rows : ints, or booleans for every row, optional
         Default all.
     heads : pair of (V, D) arrays or None
-        As in `episode_predictions`, for latents without probabilities.
+        As `head` in `prediction`, for latents without probabilities.
 
     Returns
     -------

@@ -75,7 +75,13 @@ class Prediction:
 
 
 def kl(p: Float[np.ndarray, "*rows V"], q: Float[np.ndarray, "*rows V"]) -> Float[np.ndarray, "*rows"]:
-    """Return KL(p || q) in nats along the last axis, with ``0 ln 0 = 0``; infinite where `q` is 0 and `p` is not."""
+    """Return KL(p || q) in nats along the last axis, with ``0 ln 0 = 0``; infinite where `q` is 0 and `p` is not.
+
+    Examples
+    --------
+    >>> kl(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([[0.5, 0.5], [0.5, 0.5]])).round(4).tolist()
+    [0.0, 0.6931]
+    """
     # Rounding can make the sum slightly negative.
     return np.asarray(np.maximum(rel_entr(np.asarray(p, np.float64), np.asarray(q, np.float64)).sum(axis=-1), 0.0))
 
@@ -83,10 +89,20 @@ def kl(p: Float[np.ndarray, "*rows V"], q: Float[np.ndarray, "*rows V"]) -> Floa
 def prediction(latents: Any, row: SupportsIndex, head: Float[np.ndarray, "V D"] | None = None) -> Prediction:
     """Return the next-token distribution at one row of the latents.
 
-    Raises LatentsError for no such row, no probabilities and no head, a head of another width than the latents, NaN.
+    Parameters
+    ----------
+    latents : AnnData, Checkpoint or name
+        Of one model. A checkpoint is extracted on its held-out episodes.
+    row : int
+        Row number, from 0.
+    head : (V, D) array, optional
+        Weights of the output head, for latents without probabilities (vocabularies over 512 tokens): the distribution
+        is then ``softmax(head @ h)``.
 
-    Latents without probabilities (of vocabularies over 512 tokens) need `head`, the weights of the output head: the
-    distribution is then ``softmax(head @ h)``.
+    Raises
+    ------
+    LatentsError
+        No such row; no probabilities and no head; a head of another width than the latents; NaN.
 
     Examples
     --------
@@ -119,7 +135,7 @@ def episode_predictions(latents: Any, episode: int, head: Float[np.ndarray, "V D
     latents : AnnData, Checkpoint or name
         Of one model. A checkpoint is extracted on its held-out episodes.
     head : (V, D) array, optional
-        Weights of the output head, for latents without probabilities (of vocabularies over 512 tokens).
+        As in `prediction`.
 
     Returns
     -------
@@ -132,7 +148,7 @@ def episode_predictions(latents: Any, episode: int, head: Float[np.ndarray, "V D
     Raises
     ------
     LatentsError
-        No such episode; no probabilities and no head; a head of another width than the latents; NaN.
+        No such episode, or as in `prediction`.
 
     Examples
     --------

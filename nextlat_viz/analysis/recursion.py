@@ -57,13 +57,16 @@ def _mean(values: np.ndarray) -> dict[str, float | int]:
 def solved_puzzles(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
     """Share of held-out puzzles that a recursive model solves, and the distance of its answers from a solution.
 
-    Raises LatentsError for a model that is not recursive.
-
     Returns
     -------
     Measure
         By quantity: ``"solved"``, a share; ``"distance"``, cells; and, of queens, ``"conflicts"``, pairs that attack
         each other. ``steps`` is the number of recursion steps.
+
+    Raises
+    ------
+    LatentsError
+        A model that is not recursive.
 
     Examples
     --------
@@ -89,8 +92,6 @@ def solved_by_step(
 ) -> Rows:
     """Share of held-out puzzles solved after each recursion step, and conflicts, distance and changed cells.
 
-    Raises LatentsError for a model that is not recursive.
-
     Parameters
     ----------
     steps : int, optional
@@ -101,6 +102,11 @@ def solved_by_step(
     Measure
         By step and quantity: ``"solved"``, ``"distance"``, ``"changed"`` and, of queens, ``"conflicts"``. ``trained``
         says whether the step was taken in training, ``passes`` is how often the network was applied up to it.
+
+    Raises
+    ------
+    LatentsError
+        A model that is not recursive.
 
     Examples
     --------
@@ -131,13 +137,16 @@ def _solved_rows(checkpoint: TrainedModel, thinking: Thinking) -> Iterator[dict[
 def steps_needed(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
     """Recursion steps that a puzzle needs, by how much of it is given.
 
-    Raises LatentsError for a model that is not recursive.
-
     Returns
     -------
     Measure
         By number of given cells and quantity: ``"solved"``, the share of puzzles solved after the last step, and
         ``"steps"``, the mean step from which a solved puzzle stays solved; no row where none is solved.
+
+    Raises
+    ------
+    LatentsError
+        A model that is not recursive.
 
     Examples
     --------
@@ -158,7 +167,13 @@ def steps_needed(models: Models[ModelPredictor], n: int = 256, *, seed: int = HE
 
 
 def needed_steps(solved: Bool[np.ndarray, "puzzles steps"]) -> Int[np.ndarray, " puzzles"]:
-    """The step from which each puzzle stays solved; 0 where it is not solved after the last."""
+    """The step from which each puzzle stays solved; 0 where it is not solved after the last.
+
+    Examples
+    --------
+    >>> needed_steps(np.array([[0, 1, 1], [1, 0, 1], [1, 1, 1], [1, 1, 0]], dtype=bool)).tolist()
+    [2, 3, 1, 0]
+    """
     unsolved = np.where(solved, 0, np.arange(1, solved.shape[1] + 1)).max(axis=1)
     return np.where(solved[:, -1], unsolved + 1, 0)
 
@@ -181,8 +196,6 @@ def advantage_margin(
 ) -> Rows:
     """Advantage margin of each recursion step, and which steps are dead.
 
-    Raises LatentsError for a model that is not recursive.
-
     Parameters
     ----------
     steps : int, optional
@@ -196,6 +209,11 @@ def advantage_margin(
         By step and cells: ``"all"``; ``"queen"``, cells with a queen in the solution that is not given (in other
         puzzles, any token but the first); and ``"empty"`` cells. ``positive`` is the share of cells with a margin above
         0, ``dead`` whether the step is dead.
+
+    Raises
+    ------
+    LatentsError
+        A model that is not recursive.
 
     Examples
     --------
@@ -268,8 +286,6 @@ def guidance_strength(
 ) -> Rows:
     """Share of held-out puzzles solved with more or less guidance by the last recursion step.
 
-    Raises LatentsError for a model that is not recursive.
-
     Parameters
     ----------
     guidance : float or several
@@ -279,6 +295,11 @@ def guidance_strength(
     -------
     Measure
         By guidance.
+
+    Raises
+    ------
+    LatentsError
+        A model that is not recursive.
 
     Examples
     --------
@@ -303,13 +324,16 @@ def guidance_strength(
 def forward_passes(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
     """How many forward passes a model was trained with, takes to answer, and takes for each solved puzzle.
 
-    Raises LatentsError for a model that is not recursive.
-
     Returns
     -------
     Measure
         By quantity: ``"training"``, ``"answer"`` and ``"solved"``, infinite where no puzzle is solved. ``schedule`` is
         the most passes that a puzzle takes in training, without halting.
+
+    Raises
+    ------
+    LatentsError
+        A model that is not recursive.
 
     Examples
     --------
