@@ -39,24 +39,13 @@ _FIELDS: dict[str, Any] = {name: _override(name) for name in TrainConfig.model_f
 Overrides = create_model("Overrides", __config__=ConfigDict(extra="forbid"), **_FIELDS)
 
 
-def _arguments(command: BaseModel) -> dict[str, Any]:
-    """Return the options of a command by name, and the hyperparameters that were given."""
-    options = dict(command)
-    return options | options.pop("overrides").model_dump(exclude_none=True)
-
-
-class Train(BaseModel):
-    """Train a model on a world. The same command continues an interrupted run and loads a finished one."""
+class _Training(BaseModel):
+    """The options that train and sweep share."""
 
     world: Positional[str] = Field(
         description="name of a world, such as rrxor or mess3:x=0.15; `nextlat-viz list worlds` shows them"
     )
-    objective: Positional[str] = Field(
-        "nextlat", description="next_token, nextlat, mtp, jtp or bst; for puzzles trm, dis, one_pass or equal_depth"
-    )
     preset: str = Field("tiny", description="a set of hyperparameters; the options below override single ones")
-    seed: int = Field(0, description="seed of the initial weights and of the episodes")
-    out: Path | None = Field(None, description="folder of the run (default: runs/WORLD/OBJECTIVE/seedSEED)")
     accelerator: str = Field("auto", description="auto, cpu, cuda, or another of Lightning Fabric's")
     devices: int = Field(
         1, description="number of devices, one process each, started here or by `torchrun --nproc-per-node N`"
@@ -64,10 +53,25 @@ class Train(BaseModel):
     strategy: str = Field("auto", description="auto, ddp, or fsdp, which shards the weights over GPUs")
     overrides: Annotated[Overrides, tyro.conf.arg(name="")] = Overrides()
 
+    def arguments(self) -> dict[str, Any]:
+        """Return the options by name, and the hyperparameters that were given."""
+        options = dict(self)
+        return options | options.pop("overrides").model_dump(exclude_none=True)
+
+
+class Train(_Training):
+    """Train a model on a world. The same command continues an interrupted run and loads a finished one."""
+
+    objective: Positional[str] = Field(
+        "nextlat", description="next_token, nextlat, mtp, jtp or bst; for puzzles trm, dis, one_pass or equal_depth"
+    )
+    seed: int = Field(0, description="seed of the initial weights and of the episodes")
+    out: Path | None = Field(None, description="folder of the run (default: runs/WORLD/OBJECTIVE/seedSEED)")
+
     def run(self) -> None:
         from nextlat_viz.training import train
 
-        checkpoint = train(**_arguments(self))
+        checkpoint = train(**self.arguments())
         # With several devices only the first process prints.
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return
@@ -76,34 +80,28 @@ class Train(BaseModel):
         print(f"{checkpoint.folder}: loss {metrics['loss']:.4f} nats per token{references}")
 
 
-class Sweep(BaseModel):
+class Sweep(_Training):
     """Train all combinations of objectives, settings and seeds, and print one table.
 
     The same command continues an interrupted sweep.
     """
 
-    world: Positional[str] = Field(description="name of a world, as for train")
     objectives: tuple[str, ...] = Field(("next_token", "nextlat"), description="objectives to train")
     seeds: tuple[int, ...] = Field((0, 1, 2), description="seeds of every combination")
-    preset: str = Field("tiny", description="a set of hyperparameters")
     grid: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="FIELD=VALUE,...")] = Field(
         (), description="values to try, such as horizon=1,2,4; several fields give all combinations"
     )
     out: Path | None = Field(None, description="folder of the sweep (default: runs/sweeps/WORLD)")
-    accelerator: str = Field("auto", description="auto, cpu, cuda, or another of Lightning Fabric's")
-    devices: int = Field(1, description="number of devices, as for train")
-    strategy: str = Field("auto", description="auto, ddp or fsdp")
     launcher: Literal["local", "slurm"] | None = Field(
         None, description="local: several runs at once on this machine; slurm: a job for each (default: one by one)"
     )
     workers: int | None = Field(None, description="runs at once (default: GPUs or cores here, all on a cluster)")
     resources: Annotated[Resources, tyro.conf.arg(name="")] = Resources()
-    overrides: Annotated[Overrides, tyro.conf.arg(name="")] = Overrides()
 
     def run(self) -> None:
         from nextlat_viz.training import sweep
 
-        table = sweep(**_arguments(self) | {"grid": _grid(self.grid)})
+        table = sweep(**self.arguments() | {"grid": _grid(self.grid)})
         show(table)
         failed = table[table["error"].ne("")]
         if len(failed):

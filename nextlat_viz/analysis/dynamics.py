@@ -19,8 +19,8 @@ from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least
 from nextlat_viz.latents.extraction import HELDOUT_SEED
 from nextlat_viz.models import OBJECTIVES, Batch, NextLat, Objective, Transformer
+from nextlat_viz.models.torch_state import torch_defaults
 from nextlat_viz.models.transformer import rotation_table
-from nextlat_viz.training.checkpoint import torch_defaults
 from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import Episodes, checks
 from nextlat_viz.worlds.base import Tokens

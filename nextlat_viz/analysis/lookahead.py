@@ -20,7 +20,8 @@ from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import PROBS, column, episode_rows, meta, site
 from nextlat_viz.models import NextLat, Objective
-from nextlat_viz.training.checkpoint import load, torch_defaults
+from nextlat_viz.models.torch_state import torch_defaults
+from nextlat_viz.training.checkpoint import load
 from nextlat_viz.training.trained import TrainedModel
 
 # Probabilities kept in a table and those computed again differ by less than this, even with half-precision latents.

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from nextlat_viz.decoding.drafters import drafter_name, make_drafter
 from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
-from nextlat_viz.training.checkpoint import torch_defaults
+from nextlat_viz.models.torch_state import torch_defaults
 
 MOST = 16
 _PRIOR, _WEIGHT = 0.9, 2.0  # acceptance assumed before any draft is tested, and the number of tests it counts as

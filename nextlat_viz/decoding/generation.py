@@ -15,7 +15,7 @@ from torch import Tensor
 from nextlat_viz.decoding.predictor import Predictor, Reader, as_predictor
 from nextlat_viz.decoding.result import Generated
 from nextlat_viz.errors import is_number, require_callable
-from nextlat_viz.training.checkpoint import torch_defaults
+from nextlat_viz.models.torch_state import torch_defaults
 from nextlat_viz.worlds import checks
 
 Prompts = Int[np.ndarray, "n t"] | Sequence[ArrayLike] | ArrayLike

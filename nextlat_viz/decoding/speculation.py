@@ -16,7 +16,7 @@ from nextlat_viz.decoding.generation import OnTokens, Prompts, check_sampling, n
 from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
 from nextlat_viz.decoding.result import Speculated
 from nextlat_viz.errors import require_callable
-from nextlat_viz.training.checkpoint import torch_defaults
+from nextlat_viz.models.torch_state import torch_defaults
 
 
 class _Drafts(NamedTuple):

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.bars import LINE, MOST_NAMES, bars, hatched, likeliest, name_axis, room_below
-from nextlat_viz.figures.layout import LEGEND, Layout, broken_lines, column_domains, note
+from nextlat_viz.figures.layout import LEGEND, Layout, broken_lines, column_domains, legend_entry, note
 from nextlat_viz.figures.theme import Theme, symbol
 from nextlat_viz.plotting import Figure
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from nextlat_viz.analysis.interventions.inject import Injection
 
 _BARS, _ROLLOUT = 180, 130  # pixels
-# The marks of `symbol`, in text.
-_SIGNS = "●◆■✚▲★⬢✖"
 
 
 def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NAMES, theme: Theme = "auto") -> Figure:
@@ -88,7 +86,8 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
         exact = any(item.exact_rollout is not None for item in items)
         title = "KL from exact (nats)" if exact else "probability of the token"
         # As text: a legend with two entries per model would not fit into a narrow figure.
-        key = [f'<span style="color:{colors[i]}">{_SIGNS[i % len(_SIGNS)]}</span> {names[i]}' for i in rolled]
+        marks = {i: {"mode": "markers", "marker": {"symbol": symbol(i), "color": colors[i]}} for i in rolled}
+        key = [legend_entry({"type": "scatter", "name": names[i], **mark}) for i, mark in marks.items()]
         axes = layout.view(
             [0.0, 1.0],
             [0.0, _ROLLOUT / inside],

@@ -27,8 +27,9 @@ from nextlat_viz.hf.finetuned import HELD_OUT, MODEL, PSI, Finetuned, held_out_b
 from nextlat_viz.hf.load import load_tokenizer, quiet
 from nextlat_viz.models import Batch
 from nextlat_viz.models.objective import count_ahead
+from nextlat_viz.models.torch_state import torch_defaults
 from nextlat_viz.training.card import CARD, device_name, sha256_of, versions
-from nextlat_viz.training.checkpoint import METRICS, torch_defaults
+from nextlat_viz.training.checkpoint import METRICS
 from nextlat_viz.training.config import TrainConfig
 from nextlat_viz.training.data import Feed
 from nextlat_viz.training.engine import Engine, start_fabric

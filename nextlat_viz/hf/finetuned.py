@@ -24,8 +24,9 @@ from nextlat_viz.hf.corpus import Corpus
 from nextlat_viz.hf.hub import download, is_name
 from nextlat_viz.hf.load import load_module, load_tokenizer
 from nextlat_viz.hf.loaded import HubModel, LoadedModel, load_hf
+from nextlat_viz.models.torch_state import torch_defaults
 from nextlat_viz.training.card import CARD, read_card, sha256_of
-from nextlat_viz.training.checkpoint import METRICS, Checkpoint, torch_defaults, world_of_card
+from nextlat_viz.training.checkpoint import METRICS, Checkpoint, world_of_card
 from nextlat_viz.training.trained import HF_PREFIX
 from nextlat_viz.worlds import Episodes, World
 

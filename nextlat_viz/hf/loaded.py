@@ -17,7 +17,7 @@ from nextlat_viz.hf.backbone import Pretrained, weights_sha256
 from nextlat_viz.hf.corpus import Corpus
 from nextlat_viz.hf.load import load_module, load_tokenizer, quiet, require_transformers, tokens_from
 from nextlat_viz.models import NextToken, Objective
-from nextlat_viz.training.checkpoint import torch_defaults
+from nextlat_viz.models.torch_state import torch_defaults
 from nextlat_viz.training.trained import HF_PREFIX, TrainedModel
 from nextlat_viz.worlds import Episodes, World
 

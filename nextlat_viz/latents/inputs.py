@@ -19,7 +19,7 @@ from nextlat_viz.errors import LatentsError, shown
 from nextlat_viz.hf.corpus import documents_of
 from nextlat_viz.latents.facts import MOST_TOKENS, Positions, Reading, Truth, digest_of, kept, own_columns, valid
 from nextlat_viz.latents.readers import LatentsReader
-from nextlat_viz.training.checkpoint import AUTOCAST_DEVICES
+from nextlat_viz.models.torch_state import AUTOCAST_DEVICES
 from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import Episodes, World, checks
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from nextlat_viz.errors import CheckpointError, optional, shown
+from nextlat_viz.models.torch_state import torch_defaults
 from nextlat_viz.models.transformer import Transformer
-from nextlat_viz.training.checkpoint import Checkpoint, load, torch_defaults
+from nextlat_viz.training.checkpoint import Checkpoint, load
 
 
 @torch_defaults()

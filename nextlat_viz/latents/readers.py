@@ -20,8 +20,8 @@ from nextlat_viz.errors import LatentsError, unknown
 from nextlat_viz.hf.load import blocks_of, name_of
 from nextlat_viz.latents.facts import MOST_TOKENS
 from nextlat_viz.latents.table import HIDDEN
-from nextlat_viz.models.objective import device_of
-from nextlat_viz.training.checkpoint import Checkpoint, torch_defaults
+from nextlat_viz.models.torch_state import device_of, torch_defaults
+from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.training.trained import TrainedModel
 
 States: TypeAlias = dict[str, Float[Tensor, "b columns width"]]

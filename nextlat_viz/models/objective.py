@@ -13,34 +13,7 @@ from torch import Tensor, nn
 
 from nextlat_viz.models.losses import token_loss
 from nextlat_viz.models.transformer import Transformer
-from nextlat_viz.worlds import Episodes
-
-
-def device_of(device: Any) -> torch.device:
-    """Return the torch device of this name, after checking that this machine has it.
-
-    Raises
-    ------
-    ValueError
-        For a name that torch does not know, such as "gpu", and for a device that this machine does not have.
-
-    Examples
-    --------
-    >>> device_of("cpu")
-    device(type='cpu')
-    >>> device_of("gpu")
-    Traceback (most recent call last):
-    ValueError: device='gpu' cannot be used here: Expected one of cpu, cuda, ... Use 'cpu', or 'cuda' with an NVIDIA GPU
-    """
-    try:
-        checked = torch.device(device)
-        torch.empty(0, device=checked)
-    except (AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(
-            f"device={device!r} cannot be used here: {reason}. Use 'cpu', or 'cuda' with an NVIDIA GPU"
-        ) from error
-    return checked
+from nextlat_viz.worlds import Episodes, World
 
 
 @dataclass(frozen=True)
@@ -136,6 +109,15 @@ class Objective(nn.Module, ABC):
     def __init__(self, backbone: Any) -> None:
         super().__init__()
         self.backbone: Transformer = backbone
+
+    @classmethod
+    def require_world(cls, world: World, start_token: bool) -> None:
+        """Raise ValueError unless it can be trained on a world, by a model with a start token or without."""
+        if not (cls.own_targets or world.predicts_next_token):
+            raise ValueError(
+                f"objective={cls.name!r} predicts tokens from both ends, but the targets of world {world.name!r} are "
+                "not its tokens: choose another objective"
+            )
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]: ...

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nextlat_viz.models.attention import KVCache, TransformerConfig, fits
 from nextlat_viz.models.objective import Batch, Objective, next_token_loss
 from nextlat_viz.models.transformer import Transformer
+from nextlat_viz.worlds import World
 
 
 class Schedule(NamedTuple):
@@ -151,7 +152,6 @@ class Recursive(Objective):
     defaults : the objective's own `Schedule`.
     """
 
-    own_targets = True
     next_tokens = False
     network = RecursiveNetwork
     every_step = True
@@ -171,6 +171,26 @@ class Recursive(Objective):
         changes = {name: count for name, count in counts.items() if count is not None}
         backbone.schedule = self.defaults._replace(**changes)
         self.updates, self.passes = backbone.schedule.steps if self.every_step else 1, backbone.schedule.passes
+
+    @classmethod
+    def require_world(cls, world: World, start_token: bool) -> None:
+        """Raise ValueError unless all cells of the world's puzzles can be read at once."""
+        if world.predicts_next_token:
+            raise ValueError(
+                f"objective={cls.name!r} answers all cells of a puzzle at once, and models of world {world.name!r} "
+                "predict the next token, which such a model would see: choose a world with an answer for each cell, "
+                "such as 'queens', or another objective"
+            )
+        if world.length is None:
+            raise ValueError(
+                f"objective={cls.name!r} reads puzzles of one size, and episodes of world {world.name!r} have any "
+                "length: choose a world with a length, such as 'queens', or another objective"
+            )
+        if start_token:
+            raise ValueError(
+                f"start_token=True: objective={cls.name!r} reads all cells of a puzzle at once, so there is nothing "
+                "before the first: give start_token=False"
+            )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of one recursion step, and ``"carried"``, the y and z after it."""

@@ -7,7 +7,6 @@ import importlib
 import inspect
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import StringIO
@@ -26,6 +25,7 @@ from nextlat_viz import io, worlds
 from nextlat_viz.display import table
 from nextlat_viz.errors import CheckpointError, UnknownNameError, at_least, invalid, unknown
 from nextlat_viz.models import OBJECTIVES, Batch, Objective, TransformerConfig
+from nextlat_viz.models.torch_state import torch_defaults
 from nextlat_viz.paths import checkpoints_dir
 from nextlat_viz.training.card import CARD, Card, command_of, read_card, sha256_of
 from nextlat_viz.training.config import TrainConfig, resolve_config
@@ -39,32 +39,6 @@ if TYPE_CHECKING:
 
 WEIGHTS, METRICS, TOKENIZER = "model.safetensors", "metrics.csv", "tokenizer.json"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
-AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
-
-
-@contextmanager
-def torch_defaults() -> Iterator[None]:
-    """Reset torch's global device, precision, autocast and gradient mode to their defaults inside the block.
-
-    Examples
-    --------
-    >>> with torch.device("meta"), torch_defaults():
-    ...     torch.zeros(1).device
-    device(type='cpu')
-    """
-    with ExitStack() as stack:
-        if torch.get_default_dtype() != torch.float32:
-            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-            torch.set_default_dtype(torch.float32)
-        if torch.get_default_device().type != "cpu":
-            # Only if it differs: inside, every call of torch is intercepted, which takes time.
-            stack.enter_context(torch.device("cpu"))
-        for kind in AUTOCAST_DEVICES:
-            if torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        yield
 
 
 class _NoCompiler(TorchFunctionMode):
@@ -199,6 +173,7 @@ class Checkpoint(TrainedModel):
                 following = model.following(following, losses)
         return float(counter.get_total_flops())
 
+    @torch_defaults()
     def at(self, step: int) -> Checkpoint:
         """The same run at an earlier step; 0 is before training.
 
@@ -214,8 +189,11 @@ class Checkpoint(TrainedModel):
         if step not in self.card.snapshots:
             steps = ", ".join(map(str, [0, *self.snapshots]))
             raise ValueError(f"step={step!r}: no snapshot of {self.name} was kept there. Kept: {steps}")
-        state = read_weights(snapshot_path(self.folder, step), self.card.snapshots[step])
-        return self._with(state, step, self.card.snapshots[step])
+        digest = self.card.snapshots[step]
+        state = read_weights(snapshot_path(self.folder, step), digest)
+        model = build_model(self.card.objective, self.card.config, self.world, self.card.seed)
+        restore(model, state, self.folder)
+        return Checkpoint(self.card, model.eval(), step, digest, self.folder)
 
     @torch_defaults()
     def untrained(self) -> Checkpoint:
@@ -223,12 +201,6 @@ class Checkpoint(TrainedModel):
         model = build_model(self.card.objective, self.card.config, self.world, self.card.seed)
         digest = f"untrained-{self.card.objective}-seed{self.card.seed}-{self.card.card_sha256[:16]}"
         return Checkpoint(self.card, model.eval(), 0, digest, self.folder)
-
-    @torch_defaults()
-    def _with(self, state: dict[str, Tensor], step: int, digest: str) -> Checkpoint:
-        model = build_model(self.card.objective, self.card.config, self.world, self.card.seed)
-        restore(model, state, self.folder)
-        return Checkpoint(self.card, model.eval(), step, digest, self.folder)
 
     def _repr_html_(self) -> str:
         rows: dict[str, Any] = {
@@ -251,14 +223,7 @@ def build_model(objective: str, config: TrainConfig, world: worlds.World, seed: 
     """A freshly initialised model; with the same seed all objectives have the same backbone weights."""
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
-    kind = OBJECTIVES[objective]
-    if not (kind.own_targets or world.predicts_next_token):
-        raise ValueError(
-            f"objective={objective!r} predicts tokens from both ends, but the targets of world {world.name!r} are not "
-            "its tokens: choose another objective"
-        )
-    if not kind.next_tokens:
-        _require_puzzles(objective, config, world)
+    OBJECTIVES[objective].require_world(world, config.start_token)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return new_model(objective, config, len(world.vocabulary))
@@ -276,26 +241,6 @@ def new_model(objective: str, config: TrainConfig, vocabulary: int) -> Objective
     options = config.model_dump(include=set(inspect.signature(kind).parameters))
     model: Objective = kind(kind.network(shape), **options)
     return model
-
-
-def _require_puzzles(objective: str, config: TrainConfig, world: worlds.World) -> None:
-    """Raise ValueError unless a model that reads all cells at once can be trained on a world."""
-    if world.predicts_next_token:
-        raise ValueError(
-            f"objective={objective!r} answers all cells of a puzzle at once, and models of world {world.name!r} "
-            "predict the next token, which such a model would see: choose a world with an answer for each cell, "
-            "such as 'queens', or another objective"
-        )
-    if world.length is None:
-        raise ValueError(
-            f"objective={objective!r} reads puzzles of one size, and episodes of world {world.name!r} have any length: "
-            "choose a world with a length, such as 'queens', or another objective"
-        )
-    if config.start_token:
-        raise ValueError(
-            f"start_token=True: objective={objective!r} reads all cells of a puzzle at once, so there is nothing "
-            "before the first: give start_token=False"
-        )
 
 
 def load(name: str | os.PathLike[str], seed: int = 0) -> Any:
@@ -427,13 +372,8 @@ def restore(model: Objective, state: dict[str, Tensor], folder: Path) -> None:
 
 def _check_counts(card: Card, state: dict[str, Tensor], folder: Path) -> None:
     """Raise CheckpointError if the card has more layers than the stored weights."""
-    counts = {"layers": card.config.layers}
-    if card.objective == "nextlat":
-        counts["psi_layers"] = card.config.psi_layers
-    if card.objective == "mtp":
-        counts["horizon"] = card.config.horizon
-    for name, count in counts.items():
-        if count > len(state):
+    for name in ("layers", *{"nextlat": ("psi_layers",), "mtp": ("horizon",)}.get(card.objective, ())):
+        if (count := getattr(card.config, name)) > len(state):
             raise CheckpointError(f"{folder}: weights and card disagree about {name}={count}")
 
 

@@ -17,6 +17,7 @@ import torch
 from nextlat_viz import io, worlds
 from nextlat_viz.errors import at_least, one_of, require_callable
 from nextlat_viz.models import OBJECTIVES
+from nextlat_viz.models.torch_state import torch_defaults
 from nextlat_viz.training.card import CARD, Card, command_of, device_name, sha256_of, versions
 from nextlat_viz.training.checkpoint import (
     DTYPES,
@@ -27,7 +28,6 @@ from nextlat_viz.training.checkpoint import (
     build_model,
     load,
     stored_bytes,
-    torch_defaults,
     weights_bytes,
 )
 from nextlat_viz.training.config import TrainConfig, resolve_config

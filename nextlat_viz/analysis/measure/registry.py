@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from nextlat_viz import display
 from nextlat_viz.analysis.measure.result import Measure, record
 from nextlat_viz.decoding.predictor import ModelPredictor, Predictor, WorldPredictor, as_predictors
-from nextlat_viz.training.checkpoint import torch_defaults
+from nextlat_viz.models.torch_state import torch_defaults
 from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import World
 

@@ -25,7 +25,7 @@ from nextlat_viz.analysis.probes.targets import (
 )
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.table import column, describe
-from nextlat_viz.training.checkpoint import torch_defaults
+from nextlat_viz.models.torch_state import torch_defaults
 
 # Weights of one fit. L-BFGS remembers twenty times as many numbers.
 MOST_WEIGHTS = 8_000_000

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nextlat_viz.analysis.probes.fit import ridge_path
 from nextlat_viz.analysis.probes.softmax import fit_softmax
-from nextlat_viz.models.objective import device_of
+from nextlat_viz.models.torch_state import device_of
 
 
 class TorchLogisticProbe(ClassifierMixin, BaseEstimator):

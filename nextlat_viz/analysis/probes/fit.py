@@ -14,7 +14,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from nextlat_viz.analysis._rows import few_threads
-from nextlat_viz.training.checkpoint import torch_defaults
+from nextlat_viz.models.torch_state import torch_defaults
 
 ALPHAS = tuple(float(alpha) for alpha in np.logspace(-3, 4, 8))
 FOLDS = 5

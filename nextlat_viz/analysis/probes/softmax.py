@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nextlat_viz.analysis._rows import few_threads
-from nextlat_viz.training.checkpoint import torch_defaults
+from nextlat_viz.models.torch_state import torch_defaults
 
 # Adam: rows of a batch, least passes and steps, and the rate at the start.
 BATCH, EPOCHS, STEPS, RATE, RATE_THROUGH = 512, 6, 300, 0.1, 0.03

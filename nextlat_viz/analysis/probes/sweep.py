@@ -27,7 +27,7 @@ from nextlat_viz.analysis.probes.ahead import Ahead, Scores, probe_ahead, rows_a
 from nextlat_viz.analysis.probes.targets import MOST_CLASSES, TOLERANCE, Classes, Numbers
 from nextlat_viz.errors import at_least, listed, one_of
 from nextlat_viz.latents.table import meta
-from nextlat_viz.models.objective import device_of
+from nextlat_viz.models.torch_state import device_of
 
 CONTROLS = ("shuffled",)
 _TOKENS = ("token", "token_id")
