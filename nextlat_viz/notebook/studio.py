@@ -115,7 +115,7 @@ class Studio(Box):
         self._paint(None)
         self._offer_lesson()
         self._show_filter()
-        self._begin()
+        self._arrange()
         # Linked last: the panels must have updated the options that the arrangement chooses from.
         self._link(opened, self._arrange, ["world", "step", "arrangement"])
 
@@ -131,17 +131,6 @@ class Studio(Box):
         for name, dark in (("nlv-on-light", False), ("nlv-on-dark", True)):
             (self.add_class if self.state.dark is dark else self.remove_class)(name)
 
-    def _begin(self) -> None:
-        """Show the world's panel; the event loop makes the others after it has drawn that."""
-        chosen = self.state.arrangement.get(self.state.world, {})
-        if not self.state.loop.running or chosen.get("large"):
-            self._arrange()
-            return
-        with self._still():
-            first = self.panels["world"]
-            first.folded, first.shown = "world" in chosen.get("folded", ()), True
-        self.state.loop.soon(self._complete)
-
     def _arrange(self, change: Any = None) -> None:
         """Arrange the panels as the user chose, or else by the preset for this kind of world."""
         state, panels = self.state, {panel.name: panel for panel in PANELS}
@@ -155,16 +144,22 @@ class Studio(Box):
         # Questions that do not apply here come last.
         tabs = sorted((name for name in movable if name != beside), key=lambda name: bool(panels[name].unsuited(state)))
         self._beside = beside
+        opening = state.loop.running and not self.panels.made and large is None
         in_sight = {"world", "space", beside, detail} if large is None else {one_of("panel", large, panels)}
         with self._still():
             self._tabs.options = [(panels[name].tab, name) for name in tabs]
             self._tabs.value = detail
             self._tabs.tooltips = [panels[name].question for name in tabs]
-            # The latents last: their panel fits probes and starts WebGL, and the others appear before that.
-            for name in sorted((name for name in panels if name in in_sight), key=lambda name: name == "space"):
-                self.panels[name]
-            view: Any = self.panels["space"].view
-            view.value = one_of("view", chosen["view"], dict(view.options).values())
+            if opening:
+                self.panels["world"]
+                # Makes the others after the loop has drawn the world.
+                state.loop.soon(self._complete)
+            else:
+                # The latents last: their panel fits probes and starts WebGL, and the others appear before that.
+                for name in sorted((name for name in panels if name in in_sight), key=lambda name: name == "space"):
+                    self.panels[name]
+                view: Any = self.panels["space"].view
+                view.value = one_of("view", chosen["view"], dict(view.options).values())
             for name, panel in self.panels.made.items():
                 place = name if name in ("world", "space") else "beside" if name == beside else "detail"
                 for other in ("beside", "detail"):
@@ -172,8 +167,10 @@ class Studio(Box):
                 panel.folded, panel.large, panel.shown = name in folded, name == large, name in in_sight
         self._line.layout.display = None if detail in in_sight else "none"
         left, right = self._columns
-        others = [panel for name, panel in self.panels.made.items() if name not in ("world", "space", beside)]
-        sides = (self.panels["world"], self.panels[beside]), (self.panels["space"], self._line, *others)
+        made = self.panels.made
+        others = [panel for name, panel in made.items() if name not in ("world", "space", beside)]
+        place = {name: (made[name],) if name in made else () for name in ("world", "space", beside)}
+        sides = (*place["world"], *place[beside]), (*place["space"], self._line, *others)
         for column, parts in zip(self._columns, sides, strict=True):
             if column.children != parts:
                 column.children = parts
@@ -188,7 +185,7 @@ class Studio(Box):
         self._link(panel, self._fold, "folded")
         if isinstance(panel, SpacePanel):
             self._link(panel.view, self._choose_view)
-        self._columns[kind is not WorldPanel].children += (panel,)
+        self._columns[1].children += (panel,)
         return panel
 
     def _preset(self) -> dict[str, str]:

@@ -62,7 +62,7 @@ def test_the_world_is_drawn_before_the_other_panels_are_made(state: ViewState, m
     ("act", "made"),
     [
         (lambda widget: widget.panels["space"].plot, {"world", "space"}),
-        (lambda widget: widget.state.arrange(large="pairs"), {"world", "pairs", "next", "space"}),
+        (lambda widget: widget.state.arrange(detail="pairs"), {"world", "space", "next", "pairs"}),
         (lambda widget: widget.figure("knows"), {"world", "space", "next", "knows"}),
     ],
 )
