@@ -19,7 +19,8 @@ from nextlat_viz.figures.provenance import provenance_in
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.box import LABEL, ROOM, Box, choice, styled
-from nextlat_viz.notebook.lessons import Rail, lessons_about
+from nextlat_viz.notebook.lessons import Rail
+from nextlat_viz.notebook.lessons.lesson import lessons_about
 from nextlat_viz.notebook.panel import Panel, shared_state
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
 from nextlat_viz.notebook.panels.differ import DifferPanel
@@ -169,8 +170,8 @@ class Studio(Box):
         left, right = self._columns
         made = self.panels.made
         others = [panel for name, panel in made.items() if name not in ("world", "space", beside)]
-        place = {name: (made[name],) if name in made else () for name in ("world", "space", beside)}
-        sides = (*place["world"], *place[beside]), (*place["space"], self._line, *others)
+        fixed = {name: [made[name]] if name in made else [] for name in ("world", "space", beside)}
+        sides = (*fixed["world"], *fixed[beside]), (*fixed["space"], self._line, *others)
         for column, parts in zip(self._columns, sides, strict=True):
             if column.children != parts:
                 column.children = parts
@@ -218,10 +219,10 @@ class Studio(Box):
     def _show_filter(self, change: Any = None) -> None:
         """Make the filter when there is something to summarise."""
         if self.state.filter or self.state.selection:
-            self.filter  # noqa: B018
+            _ = self.filter
 
     def _open_drawer(self, change: Any) -> None:
-        self.filter  # noqa: B018
+        _ = self.filter
         self._drawer.layout.display = None if change["new"] else "none"
 
     @property
