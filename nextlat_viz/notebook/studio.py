@@ -42,6 +42,7 @@ PANELS: tuple[type[Panel], ...] = (
 )  # fmt: skip
 _NO_COLUMN = "nothing"
 _MOST_ROWS = 4
+_ARRANGING = ["world", "step", "arrangement"]
 
 
 class Studio(Box):
@@ -77,6 +78,8 @@ class Studio(Box):
         # Kept from now on: the event loop makes the plots, which borrow it too, only later.
         PlotlyLibrary.borrow()
         self._complete = self._guarded(self._arrange)
+        opened.observe(self._complete, _ARRANGING)
+        self._links.append((opened, self._complete, _ARRANGING))
         self.status = controls.StatusLine(opened.jobs)
         self.cursor = controls.Cursor(opened)
         self.panels = Panels(self._add)
@@ -117,8 +120,6 @@ class Studio(Box):
         self._offer_lesson()
         self._show_filter()
         self._arrange()
-        # Linked last: the panels must have updated the options that the arrangement chooses from.
-        self._link(opened, self._arrange, ["world", "step", "arrangement"])
 
     def __dir__(self) -> list[str]:
         return ["close", "export", "figure", "panels", "rail", "selection", "state", "tray"]
@@ -187,6 +188,9 @@ class Studio(Box):
         if isinstance(panel, SpacePanel):
             self._link(panel.view, self._choose_view)
         self._columns[1].children += (panel,)
+        # Observe last again: the panels must have updated the options that the arrangement chooses from.
+        self.state.unobserve(self._complete, _ARRANGING)
+        self.state.observe(self._complete, _ARRANGING)
         return panel
 
     def _preset(self) -> dict[str, str]:
