@@ -19,7 +19,8 @@ from nextlat_viz.figures.provenance import provenance_in
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.box import LABEL, ROOM, Box, choice, styled
-from nextlat_viz.notebook.lessons import Rail, lessons_about
+from nextlat_viz.notebook.lessons import Rail
+from nextlat_viz.notebook.lessons.lesson import lessons_about
 from nextlat_viz.notebook.panel import Panel, shared_state
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
 from nextlat_viz.notebook.panels.differ import DifferPanel
@@ -41,6 +42,7 @@ PANELS: tuple[type[Panel], ...] = (
 )  # fmt: skip
 _NO_COLUMN = "nothing"
 _MOST_ROWS = 4
+_ARRANGING = ["world", "step", "arrangement"]
 
 
 class Studio(Box):
@@ -71,6 +73,8 @@ class Studio(Box):
         # Kept from now on: the event loop makes the plots, which borrow it too, only later.
         PlotlyLibrary.borrow()
         self._complete = self._guarded(self._arrange)
+        opened.observe(self._complete, _ARRANGING)
+        self._links.append((opened, self._complete, _ARRANGING))
         self.status = controls.StatusLine(opened.jobs)
         self.cursor = controls.Cursor(opened)
         self.panels = Panels(self._add)
@@ -110,9 +114,7 @@ class Studio(Box):
         self._paint(None)
         self._offer_lesson()
         self._show_filter()
-        self._begin()
-        # Linked last: the panels must have updated the options that the arrangement chooses from.
-        self._link(opened, self._arrange, ["world", "step", "arrangement"])
+        self._arrange()
 
     def __dir__(self) -> list[str]:
         return ["close", "export", "figure", "panels", "rail", "selection", "state", "tray"]
@@ -125,17 +127,6 @@ class Studio(Box):
         """Paint the whole studio dark or light, unless it follows its page."""
         for name, dark in (("nlv-on-light", False), ("nlv-on-dark", True)):
             (self.add_class if self.state.dark is dark else self.remove_class)(name)
-
-    def _begin(self) -> None:
-        """Show the world's panel; the event loop makes the others after it has drawn that."""
-        chosen = self.state.arrangement.get(self.state.world, {})
-        if not self.state.loop.running or chosen.get("large"):
-            self._arrange()
-            return
-        with self._still():
-            first = self.panels["world"]
-            first.folded, first.shown = "world" in chosen.get("folded", ()), True
-        self.state.loop.soon(self._complete)
 
     def _arrange(self, change: Any = None) -> None:
         """Arrange the panels as the user chose, or else by the preset for this kind of world."""
@@ -150,16 +141,22 @@ class Studio(Box):
         # Questions that do not apply here come last.
         tabs = sorted((name for name in movable if name != beside), key=lambda name: bool(panels[name].unsuited(state)))
         self._beside = beside
+        opening = state.loop.running and not self.panels.made and large is None
         in_sight = {"world", "space", beside, detail} if large is None else {one_of("panel", large, panels)}
         with self._still():
             self._tabs.options = [(panels[name].tab, name) for name in tabs]
             self._tabs.value = detail
             self._tabs.tooltips = [panels[name].question for name in tabs]
-            # The latents last: their panel fits probes and starts WebGL, and the others appear before that.
-            for name in sorted((name for name in panels if name in in_sight), key=lambda name: name == "space"):
-                self.panels[name]
-            view: Any = self.panels["space"].view
-            view.value = one_of("view", chosen["view"], dict(view.options).values())
+            if opening:
+                self.panels["world"]
+                # Makes the others after the loop has drawn the world.
+                state.loop.soon(self._complete)
+            else:
+                # The latents last: their panel fits probes and starts WebGL, and the others appear before that.
+                for name in sorted((name for name in panels if name in in_sight), key=lambda name: name == "space"):
+                    self.panels[name]
+                view: Any = self.panels["space"].view
+                view.value = one_of("view", chosen["view"], dict(view.options).values())
             for name, panel in self.panels.made.items():
                 place = name if name in ("world", "space") else "beside" if name == beside else "detail"
                 for other in ("beside", "detail"):
@@ -167,8 +164,10 @@ class Studio(Box):
                 panel.folded, panel.large, panel.shown = name in folded, name == large, name in in_sight
         self._line.layout.display = None if detail in in_sight else "none"
         left, right = self._columns
-        others = [panel for name, panel in self.panels.made.items() if name not in ("world", "space", beside)]
-        sides = (self.panels["world"], self.panels[beside]), (self.panels["space"], self._line, *others)
+        made = self.panels.made
+        others = [panel for name, panel in made.items() if name not in ("world", "space", beside)]
+        fixed = {name: [made[name]] if name in made else [] for name in ("world", "space", beside)}
+        sides = (*fixed["world"], *fixed[beside]), (*fixed["space"], self._line, *others)
         for column, parts in zip(self._columns, sides, strict=True):
             if column.children != parts:
                 column.children = parts
@@ -183,7 +182,10 @@ class Studio(Box):
         self._link(panel, self._fold, "folded")
         if isinstance(panel, SpacePanel):
             self._link(panel.view, self._choose_view)
-        self._columns[kind is not WorldPanel].children += (panel,)
+        self._columns[1].children += (panel,)
+        # Observe last again: the panels must have updated the options that the arrangement chooses from.
+        self.state.unobserve(self._complete, _ARRANGING)
+        self.state.observe(self._complete, _ARRANGING)
         return panel
 
     def _preset(self) -> dict[str, str]:
@@ -216,10 +218,10 @@ class Studio(Box):
     def _show_filter(self, change: Any = None) -> None:
         """Make the filter when there is something to summarise."""
         if self.state.filter or self.state.selection:
-            self.filter  # noqa: B018
+            _ = self.filter
 
     def _open_drawer(self, change: Any) -> None:
-        self.filter  # noqa: B018
+        _ = self.filter
         self._drawer.layout.display = None if change["new"] else "none"
 
     @property

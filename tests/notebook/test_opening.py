@@ -62,7 +62,7 @@ def test_the_world_is_drawn_before_the_other_panels_are_made(state: ViewState, m
     ("act", "made"),
     [
         (lambda widget: widget.panels["space"].plot, {"world", "space"}),
-        (lambda widget: widget.state.arrange(large="pairs"), {"world", "pairs", "next", "space"}),
+        (lambda widget: widget.state.arrange(detail="pairs"), {"world", "space", "next", "pairs"}),
         (lambda widget: widget.figure("knows"), {"world", "space", "next", "knows"}),
     ],
 )
@@ -90,6 +90,28 @@ def test_an_arrangement_is_kept_while_a_studio_opens(state: ViewState) -> None:
         whole = Studio(state=state)
         assert shown == layout(whole)
         whole.close()
+
+
+def test_another_world_has_its_own_view(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
+    models = {"mess3": mess3, "rrxor": [table.copy() for table in rrxor]}
+    for table in models["rrxor"]:
+        del table.obsm["belief"]
+
+    async def whole() -> None:
+        widget = Studio(state=ViewState(models))
+        await until(lambda: not widget.state.busy)
+        for world, views in (("rrxor", ("pca", "umap")), ("mess3", ("pca", "umap", "belief"))):
+            widget.state.show(world)
+            await until(lambda: not widget.state.busy)
+            view: Any = widget.panels["space"].view
+            assert (tuple(name for _, name in view.options), view.value) == (
+                views,
+                {"mess3": "belief"}.get(world, "pca"),
+            )
+            assert widget._alert.value == ""
+        widget.close()
+
+    asyncio.run(whole())
 
 
 def test_a_studio_closed_before_it_is_complete_leaves_nothing(rrxor: list[AnnData]) -> None:

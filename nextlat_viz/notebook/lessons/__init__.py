@@ -7,7 +7,7 @@ Examples
 ('rrxor', 8)
 """
 
-from nextlat_viz.notebook.lessons.lesson import Lesson, lessons_about, read_lesson, shipped_lessons
+from nextlat_viz.notebook.lessons.lesson import Lesson, read_lesson, shipped_lessons
 from nextlat_viz.notebook.lessons.rail import Rail
 
-__all__ = ["Lesson", "Rail", "lessons_about", "read_lesson", "shipped_lessons"]
+__all__ = ["Lesson", "Rail", "read_lesson", "shipped_lessons"]

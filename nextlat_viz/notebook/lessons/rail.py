@@ -11,7 +11,7 @@ import traitlets
 from nextlat_viz.display import escape
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.box import Box, choice, styled
-from nextlat_viz.notebook.lessons.lesson import Lesson, lessons_about, read_lesson
+from nextlat_viz.notebook.lessons.lesson import lessons_about, read_lesson
 from nextlat_viz.notebook.state import ViewState
 
 _STATE = ("episode", "position", "color", "target", "filter", "selection")
@@ -59,7 +59,7 @@ class Rail(Box):
     >>> opened.close()
     """
 
-    lesson: Lesson | None = traitlets.Any(None)
+    lesson: Any = traitlets.Any(None)
 
     def __init__(self, state: ViewState, panels: Any) -> None:
         super().__init__(state, "nlv-rail")
