@@ -25,7 +25,7 @@ function render({model, el}) {
     model.get("heads").forEach((_, i) => {
       const column = document.createElement("col");
       const longest = Math.max(0, ...model.get("rows").map(texts => texts[i].length));
-      if (longest <= 8) column.style.width = `${longest + 2}ch`;
+      if (longest <= 8) column.style.width = `${longest + 1}ch`;
       columns.append(column);
     });
     table.append(columns);
