@@ -176,10 +176,10 @@ def clouds(
             if view.world is not None:
                 layout.notes += simplex.corner_names(view.world, axes["xaxis"], axes["yaxis"])
                 if row == grid.rows - 1 and not (across and column):
-                    under = {**_LEFT, "yanchor": "top", "yshift": -3, "font": {"size": 10.5}}
+                    under = {**_LEFT, "yanchor": "top", "yshift": -6, "font": {"size": 10.5}}
                     layout.notes.append(note(wide[0], up[0], simplex.axes_note(view.world), **under))
     # A plane of beliefs has names of corners above it, and two lines below it.
-    top, low = (51, 36) if any(view.world is not None for row in views for view in row) else (40, 20)
+    top, low = (51, 39) if any(view.world is not None for row in views for view in row) else (40, 20)
     key = paint.key
     least = 170 if across else 200
     if across and key is not None and paint.limits is None:

@@ -272,7 +272,7 @@ def _sign(trace: Mapping[str, Any]) -> str:
 
 def fitting_name(name: str, room: float | int, size: float | int) -> str:
     """Cut a name, given and returned as plotly's HTML, so that it fits beside its mark into `room` pixels."""
-    whole, letters = html.unescape(name), room / (_LETTER * size) - 3
+    whole, letters = html.unescape(name), room / (_LETTER * size) - 5
     longest = next(n for n in range(LONGEST, -1, -1) if n == 0 or _wide(shorten(whole, n)) <= letters)
     return escape(shorten(whole, longest))
 

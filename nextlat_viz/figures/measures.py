@@ -136,8 +136,8 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
     # Quantities have scales of their own.
     level = [trace for trace in traces if QUANTITY not in measure.by or trace.xaxis == "x"]
     for name, value in measure.references.items():
-        place = _free_end(level, value, measure.unit == "share")
-        layout.notes.append({"text": escape(name), "showarrow": False, "font": {"size": 11}, "y": value, **place})
+        end = _free_end(level, value, measure.unit == "share")
+        layout.notes.append({"text": escape(name), "showarrow": False, "font": {"size": 11}, "y": value, **end})
     return layout.finish(
         traces,
         theme,

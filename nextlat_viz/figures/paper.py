@@ -206,7 +206,7 @@ def _mark_classes(figure: go.Figure) -> None:
     dots = [trace for trace in figure.data if trace.type in ("scatter", "scattergl")]
     scales = (trace.marker.colorbar for trace in dots if trace.marker.showscale)
     bars = [bar for bar in scales if bar.ticktext]
-    if len(bars) != 1 or len(bars[0].ticktext) > themes.DISTINCT:
+    if len(bars) != 1 or len(bars[0].ticktext) > len(themes.CLASSES):
         return
     (bar,) = bars
     marks = themes.CLASSES[: len(bar.ticktext)]

@@ -128,7 +128,7 @@ def training_curves(
         if step is not None:
             ends = {"x0": step, "x1": step, "xref": axes["xaxis"], "y0": 0, "y1": 1, "yref": f"{axes['yaxis']} domain"}
             layout.lines.append({"type": "line", "line": {"color": CURSOR, "width": 1, "dash": "dot"}, **ends})
-    return _curves_figure(layout, traces, title, theme, meta={"least": 150})
+    return _curves_figure(layout, traces, title, theme, meta={"least": 136})
 
 
 def _require(metrics: Mapping[str, pd.DataFrame], *columns: str) -> None:

@@ -20,6 +20,15 @@ function render({model, el}) {
     [...(table.tBodies[0]?.rows ?? [])].forEach((row, i) => row.setAttribute("aria-selected", i === model.get("chosen")));
   const draw = () => {
     table.replaceChildren();
+    // Short cells get the width of their text; the other columns share the rest.
+    const columns = document.createElement("colgroup");
+    model.get("heads").forEach((_, i) => {
+      const column = document.createElement("col");
+      const longest = Math.max(0, ...model.get("rows").map(texts => texts[i].length));
+      if (longest <= 8) column.style.width = `${longest + 1}ch`;
+      columns.append(column);
+    });
+    table.append(columns);
     cells(table.createTHead().insertRow(), model.get("heads"), "th");
     const body = table.createTBody();
     model.get("rows").forEach((texts, i) => {

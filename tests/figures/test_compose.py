@@ -327,8 +327,9 @@ def test_headings_of_lower_views_and_titles_of_axes_have_room_in_a_column() -> N
 def test_a_cloud_fills_its_view_and_its_scale_keeps_its_length_in_a_column() -> None:
     latents = make_latents(n=20, length=8)
     views = [{"pca": analysis.project(latents, "pca")}] * 2
-    figure = figures.clouds([latents, latents], views, color="position", across=True)
-    figure.update_layout(height=240, width=745)
+    figure = figures.clouds([latents, latents], views, color="position", across=True).update_layout(
+        height=240, width=745
+    )
     paper = figures.for_print(figure, "column")
     (bar,) = (trace.marker.colorbar for trace in paper.data if trace.marker.showscale)
     assert bar.lenmode == "pixels"

@@ -77,6 +77,13 @@ def test_curves_join_the_log_and_measured_steps(panel: Any, pair: list[Any]) -> 
     assert (panel.words, panel._alert.value) == ("", "")
 
 
+def test_headings_above_the_curves_fit_a_narrow_panel(panel: Any) -> None:
+    headings = [note.text for note in panel.plot.layout.annotations if note.text]
+    assert len(headings) == 2
+    for line in "<br>".join(headings).replace("<b>", "").replace("</b>", "").split("<br>"):
+        assert len(line) <= 20
+
+
 def test_measured_values_equal_the_training_log(pair: list[Any]) -> None:
     """Measuring a snapshot again gives the log entry of its step, up to precision."""
     source = Source(pair[0])

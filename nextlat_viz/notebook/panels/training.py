@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ from nextlat_viz.worlds.headline import headline
 
 # Most pictures in a row, and most rows, at which the pictures are large enough.
 _PICTURES, _ROWS = 6, 3
+_HEADING = 20  # letters of a line above a curve in a small panel
 _KEEP = "nlv.train keeps some in a notebook, and snapshots=(100, 200, …) chooses which"
 
 
@@ -223,10 +225,15 @@ def _histories(state: ViewState) -> list[tuple[pd.DataFrame | None, str]]:
 
 def _low(figure: Any) -> Any:
     """Turn the titles of the vertical axes into headings, because a panel is wide and low."""
+    most = 1
     for x, y in zip(figure.select_xaxes(), figure.select_yaxes(), strict=True):
-        figure.add_annotation(heading(y.title.text, x=x.domain[0], font={"size": 11}))
+        lines = textwrap.wrap(y.title.text, _HEADING)
+        most = max(most, len(lines))
+        figure.add_annotation(heading("<br>".join(lines), x=x.domain[0], font={"size": 11}))
         y.title.text = ""
-    return figure.update_layout(margin={"t": 26, "b": 36, "l": 40})
+        # More numbers would be slanted, over the title of the axis.
+        x.nticks = 4
+    return figure.update_layout(margin={"t": 12 + 14 * most, "b": 36, "l": 40})
 
 
 class LossMonitor(Box):
