@@ -16,7 +16,9 @@ from types import FunctionType
 from typing import Any
 
 import jaxtyping
+from beartype import BeartypeConf
 
+_TYPE_ERRORS = BeartypeConf(violation_type=jaxtyping.TypeCheckError)
 _WITH_SHAPES = jaxtyping.jaxtyped
 
 
@@ -63,7 +65,7 @@ def _prepared(function: FunctionType, typechecker: Any) -> Callable[..., Any]:
     )
     copy.__kwdefaults__, copy.__annotations__ = function.__kwdefaults__, hints
     copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
-    checked_copy: Callable[..., Any] = typechecker(copy)
+    checked_copy: Callable[..., Any] = typechecker(copy, conf=_TYPE_ERRORS)
     return checked_copy
 
 
