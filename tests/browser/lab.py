@@ -39,7 +39,7 @@ SETTINGS = {
 expect.set_options(timeout=PATIENCE * SECONDS)
 
 
-def wait_for(check: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+def wait_for(check: Callable[[], Any], what: str, seconds: float = PATIENCE, pause: float = 0.1) -> Any:
     """Return the first truthy answer of `check`."""
     deadline = time.monotonic() + seconds
     while True:
@@ -47,7 +47,7 @@ def wait_for(check: Callable[[], Any], what: str, seconds: float = PATIENCE) -> 
             return answer
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds:.0f} s in vain for {what}")
-        time.sleep(0.1)
+        time.sleep(pause)
 
 
 def at_rest(read: Callable[[], Any], what: str, seconds: float = 1.0) -> Any:
@@ -183,7 +183,7 @@ class Notebook:
 
     def __init__(self, page: Page, server: Server, source: Path, name: str) -> None:
         self.page = page
-        self.name = name
+        self.name = self.shown = name
         self.page_errors: list[str] = []
         self.console: list[str] = []
         page.set_default_timeout(PATIENCE * SECONDS)
@@ -224,14 +224,28 @@ class Notebook:
         wait_for(finished, "the last cell", seconds)
         return time.monotonic() - start
 
-    def run_again(self, seconds: float = PATIENCE, first: str | None = None) -> None:
-        """Run every cell again in the same kernel, with whatever is left there; `first` replaces the first cell."""
-        if first is not None:
-            self.page.evaluate("([code]) => lab.panel.content.model.sharedModel.cells[0].setSource(code)", [first])
+    def run_again(self, seconds: float = PATIENCE) -> None:
+        """Run every cell again in the same kernel, with whatever is left there."""
         # Without this, the last run would count as finished.
         self.execute("notebook:clear-all-cell-outputs")
         self.run_all(seconds)
         assert not self.page.locator(".jp-OutputArea-output [role=alert]").all_inner_texts()
+
+    def run_other(self, source: str | Path, limit: float = PATIENCE) -> float:
+        """Run the code of one cell, or another notebook, instead of the cells here: in this kernel, without its names.
+
+        The kernel has imported the package and the page has loaded JupyterLab; a notebook of its own does both again.
+        """
+        if isinstance(source, Path):
+            content, self.shown = nbformat.read(source, as_version=4), source.stem.partition("_")[2]
+        else:
+            content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+            self.shown = self.name
+        self.kernel("None", setup="get_ipython().run_line_magic('reset', '-f -s')")
+        self.page.evaluate("content => { lab.panel.content.model.fromJSON(content); }", content)
+        seconds = self.run_all(limit)
+        assert not self.page.locator(".jp-OutputArea-output [role=alert]").all_inner_texts()
+        return seconds
 
     # -- the kernel's side ------------------------------------------------------------------------------------------
 
@@ -261,6 +275,14 @@ class Notebook:
         """Return hidden errors: of the page's scripts, or of the kernel outside of cells."""
         hidden = [ANSI.sub("", text) for text in self.page.evaluate("() => window.lab.errors")]
         return [text for text in self.page_errors + hidden if not any(known.match(text) for known in NOT_ERRORS)]
+
+    def check(self) -> None:
+        """Assert that nothing went wrong behind the page's back, and forget what did."""
+        print("\n".join(self.console))
+        errors = self.errors()
+        self.page_errors.clear()
+        self.page.evaluate("() => { window.lab.errors.length = 0; }")
+        assert not errors, "\n\n".join(errors)
 
     # -- controls, by their visible label ---------------------------------------------------------------------------
 
@@ -319,7 +341,7 @@ class Notebook:
 
     def screenshot(self, label: str) -> Path:
         """Save a picture of the page."""
-        path = ARTIFACTS / f"{self.name}-{label}.png"
+        path = ARTIFACTS / f"{self.shown}-{label}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path)
         return path
@@ -351,7 +373,12 @@ class Plot:
     def wait_for_change(self, before: np.ndarray, share: float = 0.0005, seconds: float = PATIENCE) -> float:
         """Wait until more than a `share` of the pixels differ from `before`, and return that share."""
         self.page.mouse.move(1, 1)  # a hover label is no change
-        return wait_for(lambda: (d := difference(before, self.pixels())) > share and d, "the figure to change", seconds)
+
+        def changed() -> Any:
+            return (part := difference(before, self.pixels())) > share and part
+
+        # A picture takes the browser as long as a kernel takes to answer.
+        return wait_for(changed, "the figure to change", seconds, pause=0.3)
 
     def mode(self, title: str) -> None:
         """Press a button of the figure's mode bar, such as "Lasso Select" or "Box Select"."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Locator, expect
 
-from .lab import Notebook, Plot, Server, at_rest, box, difference, settle, wait_for, write_notebook
+from .lab import Notebook, Plot, at_rest, box, difference, settle, wait_for
 
 SETUP = """
 import numpy as np
@@ -37,45 +36,28 @@ marked = Cloud(
 )
 marked.ring = (-0.5, -0.5)
 """
-SHOW = """
-async source => {
-    const {app, panel} = window.lab, cells = panel.content.model.sharedModel.cells;
-    cells[0].setSource(source);
-    panel.content.activeCellIndex = 0;
-    await app.commands.execute("notebook:run-cell");
-}
-"""
 LOSE = "() => (window.taken = nextlat_viz_painter_1.gl.getExtension('WEBGL_lose_context')).loseContext()"
 # Behave like a browser without WebGL: drop the page's context, and return no other.
 NO_WEBGL = """() => {
     delete window.nextlat_viz_painter_1;
-    const get = HTMLCanvasElement.prototype.getContext;
+    const get = window.had = HTMLCanvasElement.prototype.getContext;
     HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
         return /webgl/.test(kind) ? null : get.call(this, kind, ...rest);
     };
 }"""
-
-
-@pytest.fixture(scope="module")
-def opened(server: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
-    source = write_notebook(tmp_path_factory.mktemp("cloud") / "cloud.ipynb", CELL)
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    notebook = Notebook(context.new_page(), server, source, "cloud")
-    yield notebook
-    notebook.screenshot("end")
-    errors = notebook.errors()
-    notebook.close()
-    context.close()
-    assert not errors, "\n\n".join(errors)
+WEBGL = """() => {
+    delete window.nextlat_viz_painter_1;
+    HTMLCanvasElement.prototype.getContext = window.had;
+}"""
 
 
 @pytest.fixture
-def notebook(opened: Notebook) -> Notebook:
+def notebook(book: Notebook) -> Notebook:
     """The notebook with a newly drawn cloud."""
-    opened.run_again(first=CELL)
-    expect(opened.page.locator(".nlv-cloud[data-draws]")).to_be_visible()
-    wait_for(lambda: stage(opened).pixels().std() > 3, "the points")
-    return opened
+    book.run_other(CELL)
+    expect(book.page.locator(".nlv-cloud[data-draws]")).to_be_visible()
+    wait_for(lambda: stage(book).pixels().std() > 3, "the points")
+    return book
 
 
 def stage(notebook: Notebook) -> Plot:
@@ -129,18 +111,15 @@ def test_a_step_of_the_cursor_draws_no_point_again(notebook: Notebook) -> None:
     wait_for(lambda: notebook.drawn(cloud) == [drawn + 2], "one drawing for each change")
 
 
-def test_a_handle_is_dragged_and_no_point_is_drawn_again(opened: Notebook) -> None:
-    opened.run_again(first=CELL)
-    opened.kernel("None", setup=HANDLE)
-    # Show the kernel's cloud in a cell.
-    opened.page.evaluate(SHOW, "marked")
-    handle = opened.page.locator(".nlv-cloud-handle:visible")
+def test_a_handle_is_dragged_and_no_point_is_drawn_again(book: Notebook) -> None:
+    book.run_other(f"{SETUP}\n{HANDLE}\nmarked")
+    handle = book.page.locator(".nlv-cloud-handle:visible")
     expect(handle).to_be_visible()
-    shown = Plot(opened.page, opened.page.locator(".nlv-cloud-stage").last)
-    cloud = opened.page.locator(".nlv-cloud").last
+    shown = Plot(book.page, book.page.locator(".nlv-cloud-stage").last)
+    cloud = book.page.locator(".nlv-cloud").last
     settle(shown)
-    opened.screenshot("handle")
-    drawn, page = opened.drawn(cloud), opened.page
+    book.screenshot("handle")
+    drawn, page = book.drawn(cloud), book.page
     middle = box(handle)
     page.mouse.move(middle["x"] + 12, middle["y"] + 8)
     began = time.monotonic()
@@ -149,34 +128,34 @@ def test_a_handle_is_dragged_and_no_point_is_drawn_again(opened: Notebook) -> No
         page.mouse.move(middle["x"] + 12 + 3 * step, middle["y"] + 8)
     page.mouse.up()
     seconds = time.monotonic() - began
-    x, y = opened.wait_for_kernel("len(moves) > 1 and marked.handle == moves[-1] and marked.handle")
+    x, y = book.wait_for_kernel("len(moves) > 1 and marked.handle == moves[-1] and marked.handle")
     scale = (x - 0.5) / 90
     assert 0 < scale < 0.1
     assert abs(y) < 0.01
     # A slow kernel gets only a few of the places on the way, one at a time.
-    moves = at_rest(lambda: opened.kernel("moves"), "the handle")
+    moves = at_rest(lambda: book.kernel("moves"), "the handle")
     assert len(moves) < 4 + seconds / 0.1
     assert box(handle)["x"] == pytest.approx(middle["x"] + 90, abs=1)
 
     # Arrow keys move by a step, with shift by a larger one.
-    opened.kernel("None", setup="marked.handle = (0.0, 0.0); moves.clear()")
+    book.kernel("None", setup="marked.handle = (0.0, 0.0); moves.clear()")
     wait_for(lambda: handle.get_attribute("aria-valuetext") == "across (m) 0, up (m) 0", "the handle to follow Python")
-    assert opened.kernel("moves") == []
+    assert book.kernel("moves") == []
     handle.focus()
     page.keyboard.press("ArrowUp")
-    step = opened.wait_for_kernel("marked.handle[1]")
+    step = book.wait_for_kernel("marked.handle[1]")
     page.keyboard.press("Shift+ArrowUp")
-    opened.wait_for_kernel(f"abs(marked.handle[1] - {6 * step}) < 1e-6")
+    book.wait_for_kernel(f"abs(marked.handle[1] - {6 * step}) < 1e-6")
     assert handle.evaluate("element => getComputedStyle(element).outlineStyle") == "solid"
-    opened.screenshot("handle-focus")
+    book.screenshot("handle-focus")
 
     # A click moves it too; the kernel can put it elsewhere.
-    opened.kernel("None", setup="limit[0] = 0.2")
+    book.kernel("None", setup="limit[0] = 0.2")
     frame = box(shown.locator)
     page.mouse.click(frame["x"] + 0.9 * frame["width"], frame["y"] + frame["height"] / 2)
-    opened.wait_for_kernel("marked.handle[0] == 0.2")
+    book.wait_for_kernel("marked.handle[0] == 0.2")
     wait_for(lambda: (handle.get_attribute("aria-valuetext") or "").startswith("across (m) 0.2"), "it to go back")
-    assert opened.drawn(cloud) == drawn
+    assert book.drawn(cloud) == drawn
 
 
 def test_a_cloud_is_drawn_on_the_cpu_while_the_webgl_context_is_lost(notebook: Notebook) -> None:
@@ -190,14 +169,17 @@ def test_a_cloud_is_drawn_on_the_cpu_while_the_webgl_context_is_lost(notebook: N
     wait_for(lambda: difference(before, shown.pixels()) < 0.001, "the same picture again")
 
 
-def test_without_webgl_it_is_drawn_and_says_so(notebook: Notebook) -> None:
-    notebook.page.evaluate(NO_WEBGL)
-    notebook.run_again(first=CELL)
-    shown = stage(notebook)
-    expect(notebook.page.locator(".nlv-cloud")).to_have_attribute("data-by", "processor")
-    expect(notebook.page.locator(".nlv-cloud-status")).to_contain_text("No WebGL in this browser")
-    notebook.page.mouse.click(*place(shown, 0, 0))
-    notebook.wait_for_kernel("heard == [4]")
-    pixels = shown.pixels()
+def test_without_webgl_it_is_drawn_and_says_so(book: Notebook) -> None:
+    book.page.evaluate(NO_WEBGL)
+    try:
+        book.run_other(CELL)
+        shown = stage(book)
+        expect(book.page.locator(".nlv-cloud")).to_have_attribute("data-by", "processor")
+        expect(book.page.locator(".nlv-cloud-status")).to_contain_text("No WebGL in this browser")
+        book.page.mouse.click(*place(shown, 0, 0))
+        book.wait_for_kernel("heard == [4]")
+        pixels = shown.pixels()
+    finally:
+        book.page.evaluate(WEBGL)
     orange = np.abs(pixels.astype(int) - [0xE6, 0x9F, 0]).max(axis=-1) < 60
     assert 30 < orange.sum() < 400

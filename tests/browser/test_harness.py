@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
-from .lab import Notebook, Server, difference, wait_for, write_notebook
+from .lab import Notebook, difference, wait_for
 
 WIDGETS = """
+answer = 41
 import ipywidgets
 import numpy as np
 import plotly.graph_objects as go
@@ -56,22 +54,11 @@ strip.tokens = ["a", "b"]
 """
 
 
-@pytest.fixture(scope="module")
-def opened(server: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    source = write_notebook(tmp_path_factory.mktemp("widgets") / "widgets.ipynb", "answer = 41", WIDGETS)
-    notebook = Notebook(context.new_page(), server, source, "widgets")
-    yield notebook
-    notebook.close()
-    context.close()
-
-
 @pytest.fixture
-def notebook(opened: Notebook) -> Iterator[Notebook]:
-    """The notebook of widgets, run again; hidden errors fail the test at its end."""
-    opened.run_again()
-    yield opened
-    assert opened.errors() == []
+def notebook(book: Notebook) -> Notebook:
+    """The notebook of widgets, run again."""
+    book.run_other(WIDGETS)
+    return book
 
 
 def test_inputs_reach_page_and_kernel(notebook: Notebook) -> None:
@@ -134,16 +121,15 @@ def test_a_busy_kernel_loses_no_click_and_a_reloaded_page_shows_the_figure_as_it
     assert notebook.page.evaluate("() => Object.keys(nextlat_viz_plotly).length") == 1
 
 
-def test_widgets_that_start_late_still_listen(server: Server, browser: Browser, tmp_path: Path) -> None:
+def test_widgets_that_start_late_still_listen(book: Notebook) -> None:
     """On a busy page, anywidget's limit of two seconds may end before a widget has started; here it always does."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.add_init_script("""
-        const timeout = AbortSignal.timeout.bind(AbortSignal);
+    notebook = book
+    notebook.page.evaluate("""() => {
+        const timeout = window.had = AbortSignal.timeout.bind(AbortSignal);
         const over = {addEventListener: (name, call) => call()};
         AbortSignal.timeout = milliseconds => milliseconds === 2000 ? over : timeout(milliseconds);
-    """)
-    notebook = Notebook(context.new_page(), server, write_notebook(tmp_path / "late.ipynb", LATE), "late")
-    notebook.run_all()
+    }""")
+    notebook.run_other(LATE)
     text = "[...document.querySelectorAll('.nlv-tokens button')].map(button => button.textContent).join(' ')"
     wait_for(lambda: notebook.page.evaluate(text) == "a b", "tokens set before the page listened")
     plot = notebook.plot()
@@ -154,10 +140,8 @@ def test_widgets_that_start_late_still_listen(server: Server, browser: Browser, 
     expect(notebook.page.locator(".nlv-cloud")).to_contain_text("moved")
     notebook.page.locator(".nlv-tokens button").last.click()
     notebook.wait_for_kernel("strip.position == 2")
+    notebook.page.evaluate("() => { AbortSignal.timeout = window.had; }")
     assert any("Failed to initialize" in error for error in notebook.page_errors)
-    assert notebook.errors() == []
-    notebook.close()
-    context.close()
 
 
 def test_a_callback_that_fails_is_reported(notebook: Notebook) -> None:
@@ -168,6 +152,7 @@ def test_a_callback_that_fails_is_reported(notebook: Notebook) -> None:
     notebook.page.evaluate("() => { window.lab.errors.length = 0; }")
 
 
-def test_a_cell_that_fails_is_reported(opened: Notebook) -> None:
+def test_a_cell_that_fails_is_reported(book: Notebook) -> None:
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
-        opened.run_again(first="1 / 0")
+        book.run_other("1 / 0")
+    book.page.evaluate("() => { window.lab.errors.length = 0; }")

@@ -70,12 +70,9 @@ def quickstart(opened: Quickstart, request: pytest.FixtureRequest) -> Iterator[Q
     notebook.wait_for_kernel("not state.busy")
     settle(opened.plot("explorer"))
     yield opened
-    errors = notebook.errors()
-    notebook.page_errors.clear()
-    notebook.page.evaluate("() => { window.lab.errors.length = 0; }")
-    if errors:
+    if notebook.errors():
         notebook.screenshot(request.node.name)
-    assert not errors, "\n\n".join(errors)
+    notebook.check()
     alerts = notebook.page.locator(".nextlat-viz [role=alert]").all_inner_texts()
     assert not alerts, alerts
 

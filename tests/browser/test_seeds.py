@@ -18,7 +18,7 @@ studio
 
 
 def test_strip_colour_key_and_path(book: Notebook) -> None:
-    book.run_again(first=CELL)
+    book.run_other(CELL)
     page = book.page
     space, small = page.locator(".nlv-card-space"), page.locator(".nlv-small button")
     expect(small).to_have_count(3)

@@ -109,14 +109,8 @@ LENGTHS = "plot.data.filter(t => t.meta?.role === '{role}').map(t => t.{axis}.le
 
 
 @pytest.fixture(scope="module")
-def notebook(server: Server, browser: Browser) -> Iterator[Opened]:
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    book = Notebook(context.new_page(), server, STUDIO, "studio")
-    seconds = book.run_all(LIMIT)
-    yield Opened(book, seconds)
-    print("\n".join(book.console))
-    book.close()
-    context.close()
+def notebook(blank: Notebook) -> Opened:
+    return Opened(blank, blank.run_other(STUDIO, LIMIT))
 
 
 @pytest.fixture
@@ -125,12 +119,9 @@ def opened(notebook: Opened, request: pytest.FixtureRequest) -> Iterator[Opened]
     notebook.at(5)
     yield notebook
     book = notebook.notebook
-    errors = book.errors()
-    book.page_errors.clear()
-    book.page.evaluate("() => { window.lab.errors.length = 0; }")
-    if errors:
+    if book.errors():
         book.screenshot(request.node.name)
-    assert not errors, "\n\n".join(errors)
+    book.check()
     alerts = book.page.locator(".nlv-studio [role=alert]").all_inner_texts()
     assert not alerts, alerts
 
@@ -418,7 +409,7 @@ def test_a_figure_for_a_paper_in_a_few_clicks(opened: Opened, tmp_path: Path) ->
 
 def test_a_second_browser_sees_it_and_breaks_nothing(opened: Opened, server: Server, browser: Browser) -> None:
     context = browser.new_context(viewport={"width": 1000, "height": 900})
-    other = Opened(Notebook(context.new_page(), server, STUDIO, "studio"), 0)
+    other = Opened(Notebook(context.new_page(), server, STUDIO, opened.notebook.name), 0)
     other.notebook.page.evaluate(SHOW)
     other.at(5)
     other.studio.locator(".nlv-strip .nlv-tokens button").nth(6).click()

@@ -42,7 +42,7 @@ def shares(plot: Locator) -> Any:
 def test_a_dragged_target_changes_the_predictions(
     name: str, models: str, target: str, text: str, book: Notebook
 ) -> None:
-    book.run_again(240, SETUP.format(models=models, target=target))
+    book.run_other(SETUP.format(models=models, target=target), 240)
     page = book.page
     card = page.locator(".nlv-card-what_if")
     plot, handle = card.locator(".js-plotly-plot"), card.locator(".nlv-cloud-handle")

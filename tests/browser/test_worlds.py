@@ -7,26 +7,19 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Locator, expect
 
-from .lab import Notebook, Plot, Server, settle
+from .lab import Notebook, Plot, settle
 
 GALLERY = Path(__file__).parents[2] / "notebooks" / "02_worlds.ipynb"
 STEPPERS = ("rrxor", "taxi", "helsinki", "path_star", "countdown", "a5", "story", "othello", "queens", "text", "lift")
 
 
 @pytest.fixture(scope="module")
-def gallery(server: Server, browser: Browser) -> Iterator[Notebook]:
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    notebook = Notebook(context.new_page(), server, GALLERY, "worlds")
-    seconds = notebook.run_all(300)
-    print(f"gallery: {seconds:.0f} s from the first cell to the last")
-    yield notebook
-    print("\n".join(notebook.console))
-    errors = notebook.errors()
-    notebook.close()
-    context.close()
-    assert not errors, "\n\n".join(errors)
+def gallery(blank: Notebook) -> Iterator[Notebook]:
+    blank.run_other(GALLERY, 300)
+    yield blank
+    blank.check()
 
 
 def stepper(notebook: Notebook, name: str) -> Locator:

@@ -47,10 +47,12 @@ BLINDNESS = {
 }
 
 
+@cache
 def _latents() -> list[Any]:
     return [make_latents(label=label, n=30, length=8) for label in NAMES]
 
 
+@cache
 def _probes() -> list[Any]:
     return [analysis.probe(table, n_bootstrap=10) for table in _latents()]
 
