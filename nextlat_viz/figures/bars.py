@@ -60,6 +60,7 @@ def bars(
         textposition="none",
         hovertemplate=f"<b>{name}</b><br>%{{text}}: %{{y:.4f}}<extra></extra>",
         marker=marker,
+        _validate=False,
         **{"meta": {"role": role}, **options},
     )
 
