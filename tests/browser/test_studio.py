@@ -210,7 +210,8 @@ def test_arrow_keys_draw_no_point_again(opened: Opened) -> None:
 
 # Bars, points and lines as they are on the page, and as a complete drawing of the figure shows them.
 SHAPES = """(async () => {
-  const shapes = () => [...plot.querySelectorAll(".cartesianlayer path")].map(e => ["d", "transform", "style"].map(name => e.getAttribute(name)));
+  const shape = e => ["d", "transform", "style"].map(name => e.getAttribute(name));
+  const shapes = () => [...plot.querySelectorAll(".cartesianlayer path")].map(shape);
   const moved = shapes();
   await (await Object.values(globalThis.nextlat_viz_plotly)[0]).redraw(plot);
   return [moved, shapes()];
