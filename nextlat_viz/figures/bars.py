@@ -62,6 +62,7 @@ def bars(
         textposition="none",
         hovertemplate=f"<b>{name}</b><br>%{{text}}: %{{y:.4f}}<extra></extra>",
         marker=marker,
+        _validate=False,
         **{"meta": {"role": role}, **options},
     )
 
@@ -284,9 +285,9 @@ def read_out_figure(
     kind = "class" if classes else "component"
     y = {"title": {"text": target}, "zeroline": True}
     if first.probe.target == "belief":
-        # Probabilities, up to the error of a linear probe: with one scale, bars at two positions can be compared.
+        # Probabilities, up to the error of a linear probe: on one scale, bars at two positions can be compared.
         drawn = np.concatenate([first.truth, *(reading.read for reading in readings.values())])
-        y["range"] = [min(0.0, np.floor(10 * np.nanmin(drawn)) / 10), max(1.02, np.ceil(10 * np.nanmax(drawn)) / 10)]
+        y["range"] = [min(-0.1, np.floor(10 * np.nanmin(drawn)) / 10), max(1.1, np.ceil(10 * np.nanmax(drawn)) / 10)]
     if classes:
         y = {"title": {"text": f"probability of {target}"}, "range": [0, 1.02]}
     x = name_axis([names[i] for i in chosen], f"{kind} ({omitted} more)" if omitted else kind)

@@ -244,7 +244,7 @@ def legend_entries(figure: go.Figure) -> list[str]:
     """
     if figure.layout.showlegend is False:
         return []
-    traces = (trace.to_plotly_json() for trace in figure.data)
+    traces = (trace._props for trace in figure.data)
     named = (trace for trace in traces if trace.get("name") and trace.get("visible", True) is True)
     return list(dict.fromkeys(legend_entry(trace) for trace in named if trace.get("showlegend", True)))
 

@@ -116,7 +116,7 @@ class Figure {
     }
   }
 
-  // Whether an axis has a range already: Python sends the ranges with all points that move, for the reader may have zoomed.
+  // Whether an axis has a range already: Python sends the ranges of all points that move, because the reader may have zoomed.
   has([name, key, ...more], value) {
     const {range, autorange} = (!more.length && /^[xy]axis/.test(name) && this.layout[name]) || {};
     return !!range && !autorange && (key === "range" ? String(range) === String(value) : key === "autorange" && !value);
@@ -202,42 +202,39 @@ class View {
   // Draw only the bars, points and lines that move, by plotly's own modules of their types. Returns false where the figure
   // must be laid out: after another change, or where axes fit their range to the data.
   move(edits) {
-    const {plot} = this, {_fullData: all, _fullLayout: layout, calcdata} = plot;
+    const {plot} = this, {_fullData: traces, _fullLayout: layout, calcdata} = plot;
     if (!this.listens || this.drawing || this.stale || plot.clientWidth !== this.width || this.room() !== this.height) return false;
-    const fixed = id => {
-      const {type, autorange} = layout[`${id[0]}axis${id.slice(1)}`];
-      return type === "linear" && !autorange;
-    };
-    const movable = ({type, visible, fill = "none", x, y, xaxis, yaxis}) =>
+    const fixed = id => (({type, autorange}) => type === "linear" && !autorange)(layout[`${id[0]}axis${id.slice(1)}`]);
+    const movable = ({type, visible, fill = "none", xaxis, yaxis}) =>
       ["bar", "scatter"].includes(type) && visible === true && fill === "none" && fixed(xaxis) && fixed(yaxis);
-    if (!edits.every(([i, path, value]) => i !== null && value && MOVES.includes(path.join(".")) && movable(all[i]))) return false;
+    const moves = ([i, path, value]) => i !== null && value !== null && MOVES.includes(path.join(".")) && movable(traces[i]);
+    if (!edits.every(moves)) return false;
     try {
       const groups = {};
-      for (const [i, path, value] of edits) set(all[i], path, value);
-      for (const i of new Set(edits.map(([i]) => i).sort((a, b) => a - b))) {
-        const trace = all[i];
-        trace._length = Math.min(trace.x.length, trace.y.length);
-        const points = trace._length ? trace._module.calc(plot, trace) : [];
-        calcdata[i] = points.length ? points : [{}];
-        Object.assign(calcdata[i][0], {trace, t: calcdata[i][0].t ?? {}});
-        (groups[`${trace.xaxis}${trace.yaxis} ${trace.type}`] ??= []).push(i);
+      for (const [i, path, value] of edits) set(traces[i], path, value);
+      for (const i of [...new Set(edits.map(([i]) => i))].sort((a, b) => a - b)) {
+        const trace = traces[i], {_module: module, x, y, xaxis, yaxis, type} = trace;
+        trace._length = Math.min(x.length, y.length);
+        const points = trace._length ? module.calc(plot, trace) : [{}];
+        Object.assign(points[0], {trace, t: points[0].t ?? {}});
+        calcdata[i] = points;
+        (groups[[xaxis, yaxis, type]] ??= {module, view: layout._plots[xaxis + yaxis], moved: []}).moved.push(i);
       }
-      for (const [key, numbers] of Object.entries(groups)) {
-        const [axes, type] = key.split(" "), module = all[numbers[0]]._module, view = layout._plots[axes];
-        module.crossTraceCalc?.(plot, view);
-        // The bars of a view stand side by side, so all are drawn; of points and lines, those up to the last that moves,
-        // because the order on the page is theirs.
-        const drawn = calcdata.filter(([{trace}], i) =>
-          trace.visible === true && trace.type === type && trace.xaxis + trace.yaxis === axes &&
-          (type === "bar" || (i >= numbers[0] && i <= numbers.at(-1))));
-        module.plot(plot, view, drawn, view.plot.select(`.${type}layer`), type === "bar" ? undefined : {duration: 0});
-        if (type === "bar") module.style(plot);
+      for (const [key, {module, view, moved}] of Object.entries(groups)) {
+        const bars = module.name === "bar";
+        // Bars stand side by side, so all of a view are drawn. Points and lines are drawn up to the last that moves:
+        // plotly.js would put it above those between.
+        const drawn = calcdata.filter(([{trace: {visible, xaxis, yaxis, type}}], i) =>
+          visible === true && String([xaxis, yaxis, type]) === key && (bars || (i >= moved[0] && i <= moved.at(-1))));
+        module.crossTraceCalc(plot, view);
+        module.plot(plot, view, drawn, view.plot.select(`.${module.name}layer`), bars ? undefined : {duration: 0});
+        if (bars) module.style(plot);
       }
       layout._rehover?.();
       return true;
     } catch {
-      // Another plotly.js: let it find the changes.
-      for (const [i, path] of edits) set(all[i], path, null);
+      // Another plotly.js than this was written for; without these values it finds what has changed.
+      for (const [i, path] of edits) set(traces[i], path, null);
       return false;
     }
   }

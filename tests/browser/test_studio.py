@@ -199,6 +199,37 @@ def test_arrow_keys_draw_no_point_again(opened: Opened) -> None:
     assert space.evaluate(drawn) == before
 
 
+# Bars, points and lines as they are on the page, and as a complete drawing of the figure shows them.
+SHAPES = """(async () => {
+  const shape = e => ["d", "transform", "style"].map(name => e.getAttribute(name));
+  const shapes = () => [...plot.querySelectorAll(".cartesianlayer path")].map(shape);
+  const moved = shapes();
+  await (await Object.values(globalThis.nextlat_viz_plotly)[0]).redraw(plot);
+  return [moved, shapes()];
+})()"""
+
+
+def test_arrow_keys_lay_out_no_figure_again(opened: Opened) -> None:
+    names = ("world", "next", "knows")
+    plots = [opened.plot(name) for name in names]
+    for plot in plots:
+        plot.evaluate("(plot.laid = 0, plot.on('plotly_afterplot', () => { plot.laid += 1; }), null)")
+    before = at_rest(lambda: [plot.evaluate("plot.laid") for plot in plots], "the figures")
+    opened.studio.focus()
+    for position in (6, 7):
+        opened.notebook.page.keyboard.press("ArrowRight")
+        opened.at(position)
+    opened.notebook.wait_for_kernel("not studio.state.busy")
+    shapes = at_rest(
+        lambda: [plot.evaluate("plot.querySelector('.cartesianlayer').innerHTML") for plot in plots], "all"
+    )
+    assert len(set(shapes)) == len(names)
+    assert [plot.evaluate("plot.laid") for plot in plots] == before
+    for plot in plots:
+        moved, drawn = plot.evaluate(SHAPES)
+        assert moved == drawn
+
+
 def test_it_plays(opened: Opened) -> None:
     page = opened.notebook.page
     play = opened.studio.locator(".nlv-strip .widget-play button")

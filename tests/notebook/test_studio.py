@@ -94,7 +94,7 @@ def test_a_step_of_the_slider_moves_every_panel(opened: Studio) -> None:
     state = opened.state
     assert (state.position, opened.cursor.controls.play.value, opened.cursor.strip.position) == (5, 5, 5)
     assert {len(trace.x) for trace in cursor_of(opened) if trace.x is not None and len(trace.x)} == {5}
-    assert "after position 5" in opened.panels["next"].plot.layout.annotations[0].text
+    assert "after position 5" in opened.panels["next"].about.value
     assert "after position 5" in opened.panels["knows"].about.value
     assert len(opened.panels["world"].plot.data[-2].x) == 6
     drawn_as_new(opened)
@@ -325,7 +325,7 @@ def test_an_error_in_one_panel_leaves_the_others_alive(opened: Studio, monkeypat
         assert "after position 4" in opened.panels["knows"].about.value
     opened.state.position = 5
     assert alerts(opened) == {}
-    assert "after position 5" in next_card.plot.layout.annotations[0].text
+    assert "after position 5" in next_card.about.value
     assert next_card._stage.layout.display is None
 
 
@@ -406,7 +406,7 @@ def test_a_table_with_the_start_token_is_stepped_through_from_position_0() -> No
     assert list(strip.tokens) == ["start", *map(str, read.tokens[3])]
     assert strip.notes[0] == "token start"
     assert not alerts(widget)
-    assert "after position 0" in widget.panels["next"].plot.layout.annotations[0].text
+    assert "after position 0" in widget.panels["next"].about.value
     assert len(widget.panels["world"].plot.data[-2].x) == 1
     drawn_as_new(widget)
     widget.state.position = 1
@@ -512,7 +512,7 @@ def test_the_camera_names_a_file_after_world_and_panel(rrxor: list[AnnData], mes
 
 
 def test_models_in_words_have_the_hatching_of_their_bars(opened: Studio) -> None:
-    for words in (opened.panels["next"].plot.layout.annotations[0].text, opened.panels["knows"].about.value):
+    for words in (opened.panels["next"].about.value, opened.panels["knows"].about.value):
         marks = [mark for mark, _ in re.findall(r">(.)</span> (exact|truth|NextLat|next-token)", words)]
         assert marks == ["■", "▨", "▧"]
 
@@ -611,7 +611,7 @@ def test_a_position_in_the_prompt_says_that_it_was_not_trained(opened: Studio, m
         opened.state.position = position
         assert card.drawn
         told_now = f"Position {position} lies in the prompt, which the model is not trained to predict"
-        assert (told_now in card.about.value) == told
+        assert (told_now in card.notes) == told
 
 
 def test_latents_without_models_name_what_is_missing(opened: Studio) -> None:

@@ -85,10 +85,10 @@ class ModelPanel(Panel):
 
         HTML wraps, and when it changes at a step of the cursor, plotly need not lay out the figure again.
         """
-        text: str = figure.layout.annotations[0].text.replace("</b><br>", "</b> ", 1)
-        figure.layout.annotations = ()
-        figure.layout.margin.t = 8
-        return text
+        (heading,) = figure._layout.pop("annotations")
+        figure._layout["margin"]["t"] = 8
+        text: str = heading["text"]
+        return text.replace("</b><br>", "</b> ", 1)
 
     def _fitted(self, target: str, site: str) -> list[ProbeResult]:
         """Return the probes of a target that have been fitted already, of all models."""

@@ -103,19 +103,19 @@ class WorldPanel(Panel):
 
 def _take_words(figure: Any) -> str:
     """Remove title, legend and notes below from a picture, and return them as HTML, which wraps."""
-    layout = figure.layout
-    below = [note.xref == note.yref == "paper" and (note.y or 0) <= 0 for note in layout.annotations]
+    # The dictionaries that plotly keeps: its objects check and copy everything, at every step of the cursor.
+    layout = figure._layout
+    margin = layout.setdefault("margin", {})
+    notes = layout.pop("annotations", ())
+    below = [note.get("xref") == note.get("yref") == "paper" and note.get("y", 0) <= 0 for note in notes]
     # The legend before the notes: a low panel has room for the first lines only.
-    parts = [layout.title.text, *(take_legend(figure) if layout.showlegend else [])]
-    parts += [note.text for note, low in zip(layout.annotations, below, strict=True) if low]
-    layout.annotations = [note for note, low in zip(layout.annotations, below, strict=True) if not low]
-    layout.title.text = ""
-    traces = [trace.to_plotly_json() for trace in figure.data]
+    parts = [layout.pop("title", {}).get("text"), *(take_legend(figure) if layout.get("showlegend") else [])]
+    parts += [note.get("text") for note, low in zip(notes, below, strict=True) if low]
+    layout["annotations"] = [note for note, low in zip(notes, below, strict=True) if not low]
     # Keep the right margin for the toolbar and for a colour bar.
-    for side in "ltb" if layout.xaxis.visible is False else "t":
-        layout.margin[side] = 8
-    if any("colorbar" in trace or "colorbar" in trace.get("marker", {}) for trace in traces):
-        layout.margin.r = 64
+    margin |= dict.fromkeys("ltb" if layout.get("xaxis", {}).get("visible") is False else "t", 8)
+    if any("colorbar" in trace or "colorbar" in trace.get("marker", {}) for trace in figure._data):
+        margin["r"] = 64
     text = " &ensp;".join(part for part in parts if part)
     # The tooltip has the whole text, also if only the first lines have room.
     words = re.sub("<[^>]*>", "", text).replace('"', "&quot;")
