@@ -252,7 +252,7 @@ def text_of(made: Studio, panel: str) -> str:
     """The headings of a figure and the words beside it, without markup."""
     shown = made.panels[panel]
     texts = [note.text for note in shown.plot.layout.annotations] + [shown.notes]
-    return re.sub(r"\s+", " ", re.sub("<[^>]+>|&ensp;", " ", " ".join(texts)))
+    return re.sub(r"\s+", " ", re.sub("<[^>]+>|&ensp;|&nbsp;", " ", " ".join(texts)))
 
 
 def correct(made: Studio, **wanted: Any) -> float:
