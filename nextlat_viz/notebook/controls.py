@@ -425,7 +425,8 @@ class StatusLine(Box):
         self.bar.layout.visibility = "hidden" if share is None else None
         self.cancel.layout.visibility = "hidden" if job is None or job.stopping else None
         self.again.layout.display = None if retry else "none"
-        self.layout.width = "auto" if text or retry or self._alert.value else "0"
+        shown = bool(text or retry or self._alert.value)
+        self.layout.width, self.layout.visibility = ("auto", None) if shown else ("0", "hidden")
 
     def close(self) -> None:
         """Take the line off the page and out of memory; the queue continues."""

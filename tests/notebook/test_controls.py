@@ -47,6 +47,7 @@ def test_umaps_are_computed_one_model_after_another(state: ViewState, umaps: lis
         assert "UMAP" not in status(explorer)
         # An idle line leaves no gap above the views.
         assert (explorer.status.cancel.layout.visibility, explorer.status.layout.width) == ("hidden", "0")
+        assert explorer.status.layout.visibility == "hidden"
         assert explorer.status.again.layout.display == "none"
         assert {len(explorer.plot.data[trace].x) for trace in traces(explorer.plot, "points")} == {320}
         state.color = "token"

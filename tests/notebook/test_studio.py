@@ -513,7 +513,7 @@ def test_the_camera_names_a_file_after_world_and_panel(rrxor: list[AnnData], mes
 
 def test_models_in_words_have_the_hatching_of_their_bars(opened: Studio) -> None:
     for words in (opened.panels["next"].about.value, opened.panels["knows"].about.value):
-        marks = [mark for mark, _ in re.findall(r">(.)</span> (exact|truth|NextLat|next-token)", words)]
+        marks = [mark for mark, _ in re.findall(r">(.)</span>&nbsp;(exact|truth|NextLat|next-token)", words)]
         assert marks == ["■", "▨", "▧"]
 
 

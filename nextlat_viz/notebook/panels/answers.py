@@ -88,7 +88,8 @@ class ModelPanel(Panel):
         (heading,) = figure._layout.pop("annotations")
         figure._layout["margin"]["t"] = 8
         text: str = heading["text"]
-        return text.replace("</b><br>", "</b> ", 1)
+        # A mark stays on the line of its name.
+        return text.replace("</b><br>", "</b> ", 1).replace("</span> ", "</span>&nbsp;")
 
     def _fitted(self, target: str, site: str) -> list[ProbeResult]:
         """Return the probes of a target that have been fitted already, of all models."""
