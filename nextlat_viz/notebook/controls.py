@@ -312,10 +312,14 @@ class TokenStrip(LiveWidget):
 
 
 class Table(LiveWidget):
-    """A table to choose a row of, by click or key; `chosen` is its number, or -1. Texts are not read as HTML."""
+    """A table to choose a row of, by click or key; `chosen` is its number, or -1. Texts are not read as HTML.
+
+    `histories` are the heads of columns that are cut at their start: the newest tokens, at the end, stay in sight.
+    """
 
     _esm = javascript(_HERE / "table.js")
     heads = List(Unicode()).tag(sync=True)
+    histories = List(Unicode()).tag(sync=True)
     rows = List(List(Unicode())).tag(sync=True)
     chosen = Int(-1).tag(sync=True)
 

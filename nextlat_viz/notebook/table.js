@@ -4,10 +4,12 @@ function render({model, el}) {
   table.className = "nlv-table";
   el.append(table);
   const cells = (row, texts, kind) =>
-    texts.forEach(text => {
-      const cell = document.createElement(kind);
-      cell.textContent = cell.title = text;
-      cell.dir = "auto";
+    texts.forEach((text, i) => {
+      const cell = document.createElement(kind), words = document.createElement("bdi");
+      words.textContent = cell.title = text;
+      words.dir = "auto";
+      if (kind === "td" && model.get("histories").includes(model.get("heads")[i])) cell.className = "nlv-history";
+      cell.append(words);
       row.append(cell);
     });
   const choose = place => {

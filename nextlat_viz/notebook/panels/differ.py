@@ -65,7 +65,7 @@ class DifferPanel(Panel):
         super().__init__(*models, state=state, theme=theme)
         options = [("prediction", _LAWS), ("probe error", _ERRORS)]
         self.by = choice("Rank by", "What the difference of the models is measured by", options)
-        self.list = Table()
+        self.list = Table(histories=["tokens read"])
         self.about, self._why_no_map = text_line(), text_line()
         self._map = ipywidgets.VBox()
         self._ranking: _Ranking | None = None

@@ -37,7 +37,7 @@ class PairsPanel(Panel):
         self.by = choice("Equal", "Histories with the same value of this are equivalent")
         self.model = choice("Rank by model", "The model whose distances rank the pairs")
         self._about = text_line()
-        self.list = Table()
+        self.list = Table(histories=["history", "other history"])
         about = "Move the cursor to the other history of the pair"
         self.other = self._button("Go to the other history", about, self._cross)
         self._offer(None)
