@@ -134,7 +134,10 @@ class Jobs:
                 self._end(self._running)
             failure = self._failures.get((results, key))
             if failure is not None:
-                failure.listeners[then] = None
+                if then not in failure.listeners:
+                    failure.listeners[then] = None
+                    # From now on `can_retry` is true for this listener, which may be after the queue has become empty.
+                    self._changed()
                 raise _fresh(failure.error)
             if key in results:
                 return results.peek(key)
@@ -196,7 +199,7 @@ class Jobs:
         return any(then in failure.listeners and can_retry(failure.error) for failure in self._failures.values())
 
     def watch(self, call: Call) -> None:
-        """Call whenever `running` or `note` changes."""
+        """Call whenever `running`, `note` or `can_retry` changes."""
         self._watchers[call] = None
 
     def unwatch(self, call: Call) -> None:

@@ -188,6 +188,16 @@ def test_a_cancelled_result_is_not_shown_until_requested_again() -> None:
     asyncio.run(run())
 
 
+def test_who_meets_a_failure_in_an_empty_queue_is_offered_another_try() -> None:
+    queue, then, offered = Queue(), lambda: None, []
+    queue.watch(lambda: offered.append(queue.can_retry(then)))
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            queue.ask(queue.results, "key", "Key", lambda: 1 / 0, then)
+    # Once, not at every drawing of the panel.
+    assert offered == [True]
+
+
 def test_a_job_without_listeners_is_cancelled() -> None:
     gate, calls = Gate(), []
 
