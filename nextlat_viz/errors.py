@@ -131,7 +131,7 @@ def optional(package: str, advice: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        # The package is there, but broken, or one of its own dependencies is missing: that error says which.
+        # An installed package that is broken, or lacks one of its own dependencies, raises its own error.
         missing = isinstance(error, ModuleNotFoundError) and f"{package}.".startswith(f"{error.name}.")
         if not missing:
             raise

@@ -278,7 +278,7 @@ def fitting_name(name: str, room: float | int, size: float | int) -> str:
 
 
 def _wide(text: str) -> float:
-    """Return the width of a text in letters of mean width; it has a few wide letters."""
+    """Return the width of a text, in letters of mean width; m, w, @ and % count more."""
     return max(float(len(text)), 0.94 * len(text) + 0.6 * len(re.findall("[mwMW@%]", text)))
 
 

@@ -384,8 +384,8 @@ class StatusLine(Box):
     """The running job of a queue and its progress, with a button that cancels it.
 
     While the queue is empty the line has no width; it keeps its height, so that nothing below it moves. `then` is a
-    listener of the queue: if a job that it asked for was cancelled or failed, a button tries it again. What the line
-    holds is made when it is first shown.
+    listener of the queue: if a job that it asked for was cancelled or failed, a button tries it again. The widgets of
+    the line are made when it is first shown.
     """
 
     def __init__(self, jobs: Jobs, then: Callable[[], None] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,9 @@ class LiveWidget(anywidget.AnyWidget):
 
 
 def javascript(*files: Path) -> str:
-    """Join `live.js` and a widget's own files to one module.
+    """Join `live.js` and a widget's own files to one module, without the lines of comments: each widget sends it.
 
     Returns text, not a path: anywidget watches files for changes, and the watch keeps every closed widget in memory.
     """
-    return "\n".join(file.read_text(encoding="utf-8") for file in (_HERE / "live.js", *files))
+    text = "\n".join(file.read_text(encoding="utf-8") for file in (_HERE / "live.js", *files))
+    return re.sub(r"(?m)^\s*//.*\n", "", text)

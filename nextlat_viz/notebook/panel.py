@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import ipywidgets
@@ -79,26 +80,15 @@ class Panel(Box):
         self._busy = ipywidgets.HTML(_dom_classes=["nlv-busy"] if self.framed else [])
         # A studio chooses which of its framed panels to show.
         self.shown = not self.framed
-        self._fold = self._button(
-            f"{_OPEN} {self.question}",
-            "Fold or unfold",
-            lambda: self.set_trait("folded", not self.folded),
-            "",
-            "nlv-fold",
-        )
-        self._enlarge = self._button(
-            "",
-            "Show this panel alone, or all again",
-            lambda: self.set_trait("large", not self.large),
-            "expand",
-            "nlv-tool",
-        )
+        question, about = f"{_OPEN} {self.question}", "Show this panel alone, or all again"
+        self._fold = self._button(question, "Fold or unfold", partial(self._flip, "folded"), style="nlv-fold")
+        self._enlarge = self._button("", about, partial(self._flip, "large"), icon="expand", style="nlv-tool")
         self._pin = self._button(
             "",
             "Add this figure to the tray",
             lambda: self.on_pin(self) if self.on_pin else None,
-            "thumb-tack",
-            "nlv-tool",
+            icon="thumb-tack",
+            style="nlv-tool",
         )
         self._message = ""
         self._words = text_line()
@@ -113,6 +103,9 @@ class Panel(Box):
         if self.framed:
             return f"<{self.question}>"
         return f"<{type(self).__name__} of {', '.join(self.state.labels)}>"
+
+    def _flip(self, trait: str) -> None:
+        self.set_trait(trait, not getattr(self, trait))
 
     def _looks_at(self) -> Any:
         """Return everything that `_figure` depends on; the figure is redrawn only when this changes."""
@@ -205,8 +198,8 @@ class Panel(Box):
         `stage` holds the widgets of the answer, by default the figure; `beside` those in the header of a framed panel.
         """
         self._callbacks = tuple(None if call is None else self._guarded(call) for call in (on_click, on_select, on_key))
-        whole = {"width": "100%"}
-        self._stage = styled(ipywidgets.VBox, "nlv-stage" * self.framed, *stage, **whole, overflow="hidden")
+        whole, style = {"width": "100%"}, "nlv-stage" if self.framed else ""
+        self._stage = styled(ipywidgets.VBox, style, *stage, **whole, overflow="hidden")
         parts = [self._alert, self._words, self._retry, *self._arrange(self._stage), *below]
         if self.framed:
             tools = (self._busy, *beside, self._pin, self._enlarge)

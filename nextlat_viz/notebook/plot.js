@@ -51,8 +51,8 @@ const SYMBOLS = {
   "triangle-up": "M-1.1547,0.5H1.1547L0,-1Z",
 };
 
-// Properties that only move bars, points or a line. At any change, plotly.js lays out the whole figure again, which takes
-// ten times as long as drawing these traces alone.
+// Properties that only move bars, points or a line. Plotly.react lays out the whole figure at any change, which takes ten
+// times as long as drawing these traces alone.
 const MOVES = ["x", "y", "text", "hovertext", "marker.angle", "marker.size"];
 
 function svg(name, attributes, parent) {

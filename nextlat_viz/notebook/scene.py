@@ -79,7 +79,7 @@ class Scene:
                     raise LatentsError(
                         f"{meta(first)['name']!r} and {meta(other)['name']!r} are of two worlds with the name "
                         f"{self._sources[0].world_name!r} and other parameters, so their rows cannot be linked: open "
-                        "models of one world, or sort them, {name: [models]}"
+                        "models of one world, or give them as a dict {world name: [models]}"
                     )
                 raise LatentsError(
                     f"{meta(first)['name']!r} and {meta(other)['name']!r} did not read the same episodes, so their "

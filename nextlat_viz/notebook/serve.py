@@ -46,15 +46,16 @@ def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = N
     Parameters
     ----------
     *models
-        Checkpoints, their names, or latents; or one dict ``{world name: models}``. Of several worlds, that of the first
-        model is shown first. By default the shipped pair of RRXOR, with and without next-latent prediction.
+        Checkpoints, their names, or latents; or one dict ``{world name: models}``. With models of several worlds, the
+        first model's world is shown first. By default the shipped pair of RRXOR, with and without next-latent
+        prediction.
     state : ViewState, optional
         The state of other widgets to link with, instead of models.
     theme : {"auto", "light", "dark"}, optional
         "auto" leaves the page's own background.
     lesson : str, path or dict, optional
-        A lesson to open beside the panels: a shipped one by its name, such as ``"beliefs"``, or a JSON file. Without
-        models the studio opens those that the lesson is about.
+        The lesson to open: the name of a shipped one, such as ``"beliefs"``, or the path of a JSON file. Without
+        models, the lesson's own models are opened.
 
     Returns
     -------
@@ -132,7 +133,7 @@ def page(*models: Any, lesson: Any = None) -> Studio:
     worlds = opened.state.worlds
     labels = map(shorten, opened.state.labels) if len(worlds) == 1 else ["models"]
     names = f"{', '.join(labels)} on {', '.join(map(shorten, worlds))}"
-    about = "Models that read the same episodes, side by side. Each panel answers one question at the cursor."
+    about = "Models that read the same episodes are side by side. Each panel answers one question at the cursor."
     title = ipywidgets.HTML(f"<b>nextlat_viz studio: {escape(names)}</b>&ensp;{about}")
     opened.children = [title, *opened.children]
     opened.add_class("nlv-page")

@@ -85,7 +85,8 @@ class Studio(Box):
         self._columns = [styled(ipywidgets.VBox, "nlv-column") for side in range(2)]
         self._grid = styled(ipywidgets.HBox, "nlv-columns", *self._columns)
         self._more = ipywidgets.ToggleButton(icon="sliders", tooltip="Filter, theme", layout={"width": "auto"})
-        # What has many widgets is made on first use. A shelf, because children added between others draw those again.
+        # Rail and filter have many widgets, so they are made on first use. They get a box of their own, because the
+        # page draws all children of a box again when one is added between them.
         self._shelf = styled(ipywidgets.VBox, "nlv-shelf")
         self._workshop = ipywidgets.ToggleButton(
             description="Figures",

@@ -193,7 +193,7 @@ def test_a_new_figure_is_sent_complete_and_small(monkeypatch: pytest.MonkeyPatch
     (state,) = [state for state in announced if "_figure" in state]
     assert len(state["_figure"]["data"]) == 1
     assert state["_figure"]["config"]["showSendToCloud"] is False
-    assert len(state["_esm"]) < 21_500
+    assert len(state["_esm"]) < 18_000
     assert state["_library"] == PlotlyLibrary._shared.model_id
     plot.close()
 
