@@ -186,11 +186,17 @@ class View {
     this.drawing = true;
     try {
       if (!this.listens) await turn(this);
-      // A hidden cell has no width to draw for; the observer above draws it when it gets one.
+      // A hidden cell has no width to draw for.
       while (this.stale && this.plot.clientWidth && !this.gone) {
         this.stale = false;
         this.restore();
         await this.paint();
+      }
+      // The observer calls when a cell gets a width, but not for one that was hidden and shown within one frame of the
+      // browser. Observed anew, it calls for that one too.
+      if (this.stale && !this.gone) {
+        this.sized.unobserve(this.plot);
+        this.sized.observe(this.plot);
       }
     } catch (error) {
       this.complain(error);
