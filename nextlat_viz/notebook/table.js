@@ -22,12 +22,12 @@ function render({model, el}) {
     [...(table.tBodies[0]?.rows ?? [])].forEach((row, i) => row.setAttribute("aria-selected", i === model.get("chosen")));
   const draw = () => {
     table.replaceChildren();
-    // Short cells get the width of their text; the other columns share the rest.
+    // Short cells get the width of their text, and room for half of a heading; the other columns share the rest.
     const columns = document.createElement("colgroup");
-    model.get("heads").forEach((_, i) => {
+    model.get("heads").forEach((head, i) => {
       const column = document.createElement("col");
       const longest = Math.max(0, ...model.get("rows").map(texts => texts[i].length));
-      if (longest <= 8) column.style.width = `${longest + 1}ch`;
+      if (longest <= 8) column.style.width = `${Math.max(longest, Math.min(head.length, 7)) + 1}ch`;
       columns.append(column);
     });
     table.append(columns);

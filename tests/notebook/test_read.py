@@ -148,7 +148,7 @@ def test_products_and_prompts(panel: ReadPanel) -> None:
     state.show("path_star")
     panel._update()
     assert np.isnan(np.array(curves(panel, "surprise")[1].y[:21], float)).all()
-    assert "The first 21 tokens are the prompt" in panel.about.value
+    assert "First 21 tokens: the prompt, not trained on." in panel.about.value
     # With many symbols, a list offers only the legal ones.
     click(panel, 1)
     assert panel.strip.selected == []

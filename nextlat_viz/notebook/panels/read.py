@@ -252,9 +252,9 @@ class ReadPanel(ModelPanel):
         figure = string_figure(reading, position, original=original, paths=paths, original_paths=before, theme=theme)
         words = [text.replace("■", "╌╌") if BEFORE in text else text for text in take_legend(figure)] + [escape(why)]
         if reading.prompt:
-            words.append(f"The first {reading.prompt} tokens are the prompt, which no model is trained to predict.")
+            words.append(f"First {reading.prompt} tokens: the prompt, not trained on.")
         self.about.value = "<br>".join(filter(None, [" &ensp;".join(filter(None, words)), escape(gain)]))
-        figure.update_layout(margin={"t": 38, "b": 40})
+        figure.update_layout(margin={"t": 42, "b": 40})
         return figure
 
     def _paths(self, reading: StringReading) -> tuple[dict[str, Trajectory], str]:
