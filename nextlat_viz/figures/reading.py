@@ -161,7 +161,7 @@ def _views(
     paths: Mapping[str, Trajectory] | None,
 ) -> tuple[dict[str, str], dict[str, str], dict[str, str] | None]:
     """Add the views of the surprise, of the prediction, and of the paths."""
-    columns = [[0.0, 0.38], [0.45, 0.6], [0.68, 1.0]] if paths else [[0.0, 0.58], [0.68, 1.0]]
+    columns = [[0.0, 0.38], [0.45, 0.59], [0.74, 1.0]] if paths else [[0.0, 0.58], [0.68, 1.0]]
     tokens = [escape(shorten(reading.world.vocabulary[token], 8)) for token in reading.tokens]
     fit = sum(map(len, tokens)) + len(tokens) <= _ACROSS and max(map(len, tokens), default=0) <= _LONGEST
     x: dict[str, Any] = {
