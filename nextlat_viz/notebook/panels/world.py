@@ -16,6 +16,7 @@ from nextlat_viz.figures.rows import true_state
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.box import LABEL, Box, choice, text_line
+from nextlat_viz.notebook.cursor import PositionControls
 from nextlat_viz.notebook.panel import Panel, take_legend
 from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.plot import Plot
@@ -181,7 +182,7 @@ class EpisodeStepper(Box):
             value=seed, min=0, max=2**31 - 1, description="Episode", tooltip="Seed of the episode", style=LABEL,
             layout={"width": "150px", "display": None if episode is None else "none"},
         )  # fmt: skip
-        self._controls = controls.PositionControls()
+        self._controls = PositionControls()
         self._begin()
         self.plot = Plot(self._figure())
         self._beside = ipywidgets.HTML(self._text(), layout={"flex": "1 1 280px", "min_width": "280px"})
