@@ -75,11 +75,11 @@ class WorldPanel(Panel):
             return f"{error}."
 
     def _figure(self) -> Any:
-        if self.why_not:
-            return self.why_not
-        if self.state.scene.recursive:
-            return self._boards()
         state, kind = self.state, self.kind.value
+        if kind is None:
+            return self.why_not
+        if state.scene.recursive:
+            return self._boards()
         world = state.scene.world
         figure = world.draw(kind, episode=state.scene.read(state.episode), position=state.position, width=_WIDTH)
         # Keep the height, but take the width of the panel.
