@@ -62,7 +62,7 @@ def configuration(figure: go.Figure, *, responsive: bool = True) -> dict[str, An
     'Loss_floor'
     """
     own = figure.layout.meta if isinstance(figure.layout.meta, dict) else {}
-    texts = [own.get(_FILE), figure.layout.title.text, *(item.text for item in figure.layout.annotations)]
+    texts = [own[_FILE]] if _FILE in own else [figure.layout.title.text, *(n.text for n in figure.layout.annotations)]
     plain = (html.unescape(re.sub("<[^>]*>", " ", text or "").strip()) for text in texts)
     name = next(filter(None, map(_file_name, plain)), "figure")
     image = {**CONFIG["toImageButtonOptions"], "filename": name}
