@@ -1,11 +1,14 @@
-"""The plotly figure class, and the colours that all pictures share."""
+"""The plotly figure class, the differences between two figures, and the colours that all pictures share."""
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import plotly.io
 from plotly.colors import sample_colorscale
@@ -62,7 +65,7 @@ def configuration(figure: go.Figure, *, responsive: bool = True) -> dict[str, An
     'Loss_floor'
     """
     own = figure.layout.meta if isinstance(figure.layout.meta, dict) else {}
-    texts = [own.get(_FILE), figure.layout.title.text, *(item.text for item in figure.layout.annotations)]
+    texts = [own[_FILE]] if own.get(_FILE) else [figure.layout.title.text, *(n.text for n in figure.layout.annotations)]
     plain = (html.unescape(re.sub("<[^>]*>", " ", text or "").strip()) for text in texts)
     name = next(filter(None, map(_file_name, plain)), "figure")
     image = {**CONFIG["toImageButtonOptions"], "filename": name}
@@ -86,6 +89,56 @@ def name_file(figure: go.Figure, *parts: str) -> None:
 
 def _file_name(text: str) -> str:
     return re.sub(r"\W+", "_", text).strip("_")[:_LONGEST]
+
+
+def changes(
+    old: Mapping[str, Any], new: Mapping[str, Any], skip: set[str], whole: frozenset[str] | set[str] = frozenset()
+) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted path, new value) of the differences between two plotly dictionaries; None for a key that is gone.
+
+    Parameters
+    ----------
+    old, new : dict
+    skip : set of str
+        Keys left alone, at any depth.
+    whole : set of str
+        Keys whose values are replaced whole when anything in them differs.
+
+    Examples
+    --------
+    >>> list(changes({"marker": {"size": 5, "color": "red"}}, {"marker": {"size": 5}}, skip=set()))
+    [('marker.color', None)]
+    """
+    for key in [*new, *(key for key in old if key not in new)]:
+        before, after = old.get(key), new.get(key)
+        if key in skip:
+            continue
+        present = [value for value in (before, after) if value is not None]
+        if present and all(isinstance(value, Mapping) for value in present) and key not in whole:
+            for path, value in changes(before or {}, after or {}, skip, whole):
+                yield f"{key}.{path}", value
+        elif not _same(before, after):
+            yield key, after
+
+
+def _same(first: Any, second: Any) -> bool:
+    if first is second:
+        return True
+    if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
+        if first is None or second is None:
+            return False
+        first, second = np.asarray(first), np.asarray(second)
+        numeric = first.dtype.kind == second.dtype.kind == "f"
+        return bool(np.array_equal(first, second, equal_nan=numeric))
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
+        with contextlib.suppress(ValueError):  # raised by arrays in the lists
+            # Fast for hundreds of unchanged texts.
+            if list(first) == list(second):
+                return True
+        return len(first) == len(second) and all(_same(a, b) for a, b in zip(first, second, strict=True))
+    return bool(first == second)
 
 
 class Figure(go.Figure):

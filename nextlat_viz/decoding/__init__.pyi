@@ -1,6 +1,6 @@
-from .adaptive import Adaptive as Adaptive
-from .adaptive import DraftCosts as DraftCosts
-from .adaptive import measure_costs as measure_costs
+from .drafters import Adaptive as Adaptive
+from .drafters import DraftCosts as DraftCosts
+from .drafters import measure_costs as measure_costs
 from .generation import generate as generate
 from .predictor import ModelPredictor as ModelPredictor
 from .predictor import Predictor as Predictor

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nextlat_viz.decoding.adaptive import Adaptive, DraftCosts
-from nextlat_viz.decoding.drafters import Drafter, check_draft, drafter_name, make_drafter
+from nextlat_viz.decoding.drafters import Adaptive, DraftCosts, Drafter, check_draft, drafter_name, make_drafter
 from nextlat_viz.decoding.generation import OnTokens, Prompts, check_sampling, nucleus, read_prompts, stop_tokens
 from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
 from nextlat_viz.decoding.result import Speculated

@@ -16,10 +16,9 @@ from nextlat_viz.display import distinct, escape, shorten
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import Grid, Layout, axis_number, note
-from nextlat_viz.figures.paths import fading_path, ring_sizes
 from nextlat_viz.figures.probes import scores
 from nextlat_viz.figures.rows import BELIEF, Coloring, coloring, describer
-from nextlat_viz.figures.theme import Theme
+from nextlat_viz.figures.theme import Theme, fading_path, ring_sizes
 from nextlat_viz.plotting import CURSOR, Figure
 from nextlat_viz.worlds import checks
 

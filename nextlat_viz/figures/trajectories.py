@@ -14,9 +14,8 @@ from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.bars import MOST_NAMES, PATTERNS, bars, hatched, likeliest, name_axis
 from nextlat_viz.figures.layout import Layout, heading, note
-from nextlat_viz.figures.paths import fading_path
 from nextlat_viz.figures.rows import describer
-from nextlat_viz.figures.theme import Theme, dash, symbol
+from nextlat_viz.figures.theme import Theme, dash, fading_path, symbol
 from nextlat_viz.plotting import CATEGORICAL, CURSOR, Figure
 
 if TYPE_CHECKING:

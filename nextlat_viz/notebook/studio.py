@@ -17,7 +17,7 @@ from nextlat_viz.figures.provenance import provenance_in
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.box import Box, styled
-from nextlat_viz.notebook.filter import Filter
+from nextlat_viz.notebook.cursor import Cursor
 from nextlat_viz.notebook.lessons import Rail
 from nextlat_viz.notebook.lessons.lesson import lessons_about
 from nextlat_viz.notebook.panel import Panel, shared_state
@@ -73,9 +73,9 @@ class Studio(Box):
         opened.observe(self._complete, _ARRANGING)
         self._links.append((opened, self._complete, _ARRANGING))
         self.status = controls.StatusLine(opened.jobs)
-        self.cursor = controls.Cursor(opened)
+        self.cursor = Cursor(opened)
         self.panels = Panels(self._add)
-        self._filter: Filter | None = None
+        self._filter: controls.Filter | None = None
         self._rail: Rail | None = None
         self._tray: Tray | None = None
         self._tabs = ipywidgets.ToggleButtons(tooltip="The question of the panel below", style={"button_width": "auto"})
@@ -204,10 +204,10 @@ class Studio(Box):
             self._choose(view=change["new"])
 
     @property
-    def filter(self) -> Filter:
+    def filter(self) -> controls.Filter:
         """The filter in the drawer, with the theme; its summary is in the bar."""
         if self._filter is None:
-            self._filter = Filter(self.state)
+            self._filter = controls.Filter(self.state)
             self._drawer = ipywidgets.VBox([self._filter, controls.theme(self)], layout={"display": "none"})
             self._shelf.children += (self._drawer,)
             self._bar.children += (self._filter.summary, self._filter.clear)

@@ -16,6 +16,7 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.figures.trajectories import trajectories
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.box import choice
+from nextlat_viz.notebook.cursor import EpisodeControls
 from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.panels.space import SpacePanel
@@ -243,7 +244,7 @@ class TrajectoryCompare(Panel):
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
-        self._controls = controls.EpisodeControls(self)
+        self._controls = EpisodeControls(self)
         self._why = ipywidgets.HTML()
         own = controls.own(self)
         self._show(

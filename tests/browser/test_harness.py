@@ -42,7 +42,7 @@ ipywidgets.VBox([colour, size, boom, plot])
 LATE = """
 import plotly.graph_objects as go
 from nextlat_viz.notebook.cloud import Cloud
-from nextlat_viz.notebook.controls import TokenStrip
+from nextlat_viz.notebook.cursor import TokenStrip
 from nextlat_viz.notebook.plot import Plot
 
 plot = Plot(go.Figure(go.Scatter(x=[0, 1], y=[0, 1], mode="markers", marker_color="teal")))

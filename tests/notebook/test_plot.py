@@ -17,8 +17,9 @@ from nextlat_viz.errors import LatentsError
 from nextlat_viz.notebook import LatentExplorer, ViewState
 from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.panels.space import SpacePanel
-from nextlat_viz.notebook.plot import Plot, PlotlyLibrary, changes
+from nextlat_viz.notebook.plot import Plot, PlotlyLibrary
 from nextlat_viz.notebook.serve import studio
+from nextlat_viz.plotting import changes
 from tests.notebook.conftest import touch
 
 

@@ -24,11 +24,10 @@ from nextlat_viz.latents import extract
 from nextlat_viz.notebook import LatentExplorer, ViewState
 from nextlat_viz.notebook.panels.space import SpacePanel
 from nextlat_viz.notebook.panels.world import _take_words as take_words
-from nextlat_viz.notebook.plot import changes
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.serve import studio
 from nextlat_viz.notebook.studio import Studio
-from nextlat_viz.plotting import configuration
+from nextlat_viz.plotting import changes, configuration
 from nextlat_viz.training import load
 from tests.notebook.conftest import LENGTH, N, living_plots, touch, traces
 from tests.synthetic import make_latents

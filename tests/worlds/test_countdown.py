@@ -15,7 +15,7 @@ from scipy.stats import chisquare
 
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
-from nextlat_viz.worlds.countdown.arithmetic import outcomes
+from nextlat_viz.worlds.countdown.rules import outcomes
 from nextlat_viz.worlds.countdown.world import Countdown
 
 SHAPES: list[dict[str, Any]] = [
@@ -459,7 +459,7 @@ def test_bad_parameters_are_refused(params: dict[str, Any], message: str) -> Non
 
 
 def test_targets_out_of_reach_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("nextlat_viz.worlds.countdown.arithmetic"), "_PATIENCE", 2**16)
+    monkeypatch.setattr(import_module("nextlat_viz.worlds.countdown.rules"), "_PATIENCE", 2**16)
     with pytest.raises(ValueError, match=r"target \d+ is unreachable or very rare.* numbers=2, largest=3"):
         Countdown(numbers=2, largest=3).sample(1)
 

@@ -11,7 +11,7 @@ import pytest
 
 from nextlat_viz import worlds
 from nextlat_viz.figures import simplex
-from nextlat_viz.worlds import HiddenMarkovWorld, drawing
+from nextlat_viz.worlds import Episodes, HiddenMarkovWorld, drawing
 
 HIDDEN = [name for name in worlds.names() if isinstance(worlds.get(name), HiddenMarkovWorld)]
 HOSTILE = ["<script>alert(1)</script>", "<b>bold", "$x$"]
@@ -72,12 +72,17 @@ def test_no_edge_is_read_before_the_first_token() -> None:
     assert solid == [0, 1, 4]
 
 
-def test_the_path_of_an_episode_goes_through_its_beliefs() -> None:
+def test_the_path_of_an_episode_goes_through_its_beliefs(monkeypatch: pytest.MonkeyPatch) -> None:
     world = worlds.get("rrxor")
     episode = world.sample(1, 9, seed=4)
     *_, path, here = world.draw("beliefs", episode=episode, position=6).data
     beliefs = [world.stationary, *episode.states["belief"][0, :6]]
     np.testing.assert_allclose(np.stack([path.x, path.y], axis=1), world.belief_coordinates(beliefs))
+    # The beliefs that an episode holds are not computed again; from tokens alone, they are.
+    bare = world.draw("beliefs", episode=Episodes(episode.tokens), position=6).data[-2]
+    np.testing.assert_allclose([bare.x, bare.y], [path.x, path.y])
+    monkeypatch.setattr(HiddenMarkovWorld, "belief", None)
+    assert world.draw("beliefs", episode=episode, position=6).data[-2].x.tolist() == path.x.tolist()
     assert (here.x[0], here.y[0]) == (path.x[-1], path.y[-1])
 
 

@@ -13,6 +13,7 @@ from nextlat_viz.figures.reading import BEFORE, difference, string_figure
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.box import LABEL, text_line
+from nextlat_viz.notebook.cursor import TokenStrip
 from nextlat_viz.notebook.panel import take_legend
 from nextlat_viz.notebook.panels.answers import ModelPanel, sentence
 from nextlat_viz.notebook.plot import Points
@@ -74,7 +75,7 @@ class ReadPanel(ModelPanel):
         super().__init__(*models, state=state, theme=theme)
 
     def _build(self) -> None:
-        self.strip = controls.TokenStrip(leads=False)
+        self.strip = TokenStrip(leads=False)
         self.strip.on_click = self._guarded(self._press)
         self.text = ipywidgets.Text(
             tooltip="A string of your own, by its symbols", placeholder="type or paste", continuous_update=False,

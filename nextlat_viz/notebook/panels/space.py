@@ -15,11 +15,10 @@ from nextlat_viz import figures
 from nextlat_viz.analysis.differences import nearest_rows
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.figures.paths import fading_path, ring_sizes
 from nextlat_viz.figures.probes import scores
 from nextlat_viz.figures.rows import BELIEF
 from nextlat_viz.figures.rows import coloring as coloring_of
-from nextlat_viz.figures.theme import Theme
+from nextlat_viz.figures.theme import Theme, fading_path, ring_sizes
 from nextlat_viz.notebook import colors, controls
 from nextlat_viz.notebook.box import choice, text_line
 from nextlat_viz.notebook.cloud.figure import cloud_figure

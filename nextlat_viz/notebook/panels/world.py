@@ -16,6 +16,7 @@ from nextlat_viz.figures.rows import true_state
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.box import LABEL, Box, choice, text_line
+from nextlat_viz.notebook.cursor import PositionControls
 from nextlat_viz.notebook.panel import Panel, take_legend
 from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.plot import Plot
@@ -74,11 +75,11 @@ class WorldPanel(Panel):
             return f"{error}."
 
     def _figure(self) -> Any:
-        if self.why_not:
-            return self.why_not
-        if self.state.scene.recursive:
-            return self._boards()
         state, kind = self.state, self.kind.value
+        if kind is None:
+            return self.why_not
+        if state.scene.recursive:
+            return self._boards()
         world = state.scene.world
         figure = world.draw(kind, episode=state.scene.read(state.episode), position=state.position, width=_WIDTH)
         # Keep the height, but take the width of the panel.
@@ -181,7 +182,7 @@ class EpisodeStepper(Box):
             value=seed, min=0, max=2**31 - 1, description="Episode", tooltip="Seed of the episode", style=LABEL,
             layout={"width": "150px", "display": None if episode is None else "none"},
         )  # fmt: skip
-        self._controls = controls.PositionControls()
+        self._controls = PositionControls()
         self._begin()
         self.plot = Plot(self._figure())
         self._beside = ipywidgets.HTML(self._text(), layout={"flex": "1 1 280px", "min_width": "280px"})

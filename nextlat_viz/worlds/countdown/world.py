@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World, scrambled
-from nextlat_viz.worlds.countdown import oracle
-from nextlat_viz.worlds.countdown.arithmetic import OPERATIONS, solved_problems
+from nextlat_viz.worlds.countdown import rules
+from nextlat_viz.worlds.countdown.rules import OPERATIONS, solved_problems
 
 _LARGEST_LIMIT = 10_000
 
@@ -173,7 +173,7 @@ class Countdown(World):
         place = np.arange(length)
         return Episodes(
             tokens,
-            states=oracle.states(self, tokens) if states else {},
+            states=rules.states(self, tokens) if states else {},
             loss_mask=np.tile((place >= self.prompt) & (place < self.length), (n, 1)),
             length=np.full(n, self.length),
         )
@@ -198,7 +198,7 @@ class Countdown(World):
             digest = scrambled(digest ^ column)
         return (digest >> np.uint64(11)) / 2.0**53 < self._held_out
 
-    def verify(self, tokens: Tokens) -> oracle.SolutionCheck:
+    def verify(self, tokens: Tokens) -> rules.SolutionCheck:
         """Check the solutions in any tokens, equation by equation.
 
         Inputs and target are read from the prompt. A false equation still uses its operands and adds the result as
@@ -220,15 +220,15 @@ class Countdown(World):
         read = np.full((len(ids), self.length), -1, np.int64)
         read[:, : ids.shape[1]] = ids[:, : self.length]
         solution = read[:, self.prompt : -1].reshape(len(read), self.equations, 5)
-        return oracle.verdict_on(read[:, : self.numbers], read[:, self.numbers], solution, self.limit)
+        return rules.verdict_on(read[:, : self.numbers], read[:, self.numbers], solution, self.limit)
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        return oracle.states(self, checks.legal_tokens(self, tokens))
+        return rules.states(self, checks.legal_tokens(self, tokens))
 
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"]:
         """The numbers left, the target, and the tokens of the equation that is being written."""
         tokens = checks.legal_tokens(self, tokens)
-        states = oracle.states(self, tokens)
+        states = rules.states(self, tokens)
         begun = np.full((*tokens.shape, 4), -1)
         places = np.arange(tokens.shape[1])
         for place in range(self.prompt, min(tokens.shape[1], self.length - 1)):
@@ -251,7 +251,7 @@ class Countdown(World):
         """
         tokens = checks.tokens(self, tokens)
         legal = np.zeros((*tokens.shape, len(self.vocabulary)), bool)
-        for place, (ids, weights) in enumerate(oracle.candidates(self, tokens)):
+        for place, (ids, weights) in enumerate(rules.candidates(self, tokens)):
             if place:
                 episode, column = np.nonzero(weights)
                 legal[episode, place - 1, ids[episode, column]] = True
@@ -266,7 +266,7 @@ class Countdown(World):
         tokens = checks.tokens(self, tokens)
         ok = [
             ((ids == now[:, None]) & (weights > 0)).any(1)
-            for (ids, weights), now in zip(oracle.candidates(self, tokens), tokens.T, strict=False)
+            for (ids, weights), now in zip(rules.candidates(self, tokens), tokens.T, strict=False)
         ]
         return np.array(ok, bool).T.reshape(tokens.shape)
 
@@ -282,12 +282,12 @@ class Countdown(World):
         ValueError
             If a token is not legal, or the target cannot be reached any more.
         """
-        if self.numbers > oracle.MOST_NUMBERS:
+        if self.numbers > rules.MOST_NUMBERS:
             return None
         tokens = checks.legal_tokens(self, tokens)
         probs = np.zeros((*tokens.shape, len(self.vocabulary)))
         rows = np.arange(len(tokens))
-        for place, (ids, weights) in enumerate(oracle.candidates(self, tokens, weighted=True)):
+        for place, (ids, weights) in enumerate(rules.candidates(self, tokens, weighted=True)):
             if not place:
                 continue
             total = weights.sum(1, keepdims=True)

@@ -37,11 +37,10 @@ def draw_machine(
 
     A generalised world has no states, so the picture shows the first moves of its belief.
     """
-    height = _height(world) if height is None else height
     figure = _cached_figure(_moves if world.generalised else machine, world, width, height)
     if episode is not None and position and "state" in episode.states:
         margin = figure.layout.margin
-        across, up = width - margin.l - margin.r, height - margin.t - margin.b
+        across, up = width - margin.l - margin.r, figure.layout.height - margin.t - margin.b
         state = int(episode.states["state"][0, position - 1])
         drawing.add_ring(figure, spread(world, float(across), float(up))[state], 60)
     return figure
@@ -65,38 +64,47 @@ def draw_beliefs(
     >>> worlds.get("z1r").draw("beliefs", depth=3).layout.width
     560
     """
-    depth = fitting_depth(world) if depth is None else checks.integer("depth", depth)
-    figure = _cached_figure(_beliefs, world, depth, width, _height(world) if height is None else height)
+    depth = None if depth is None else checks.integer("depth", depth)
+    figure = _cached_figure(_beliefs, world, width, height, depth)
     if episode is not None:
         beliefs = world.stationary[None]
         if position:
-            beliefs = np.concatenate([beliefs, world.belief(episode.tokens[:, :position])[0]])
+            known = episode.states.get("belief")
+            read = world.belief(episode.tokens[:, :position]) if known is None else known[:, :position]
+            beliefs = np.concatenate([beliefs, read[0]])
         path = world.belief_coordinates(beliefs)
         drawing.add_lines(figure, path, {"width": 2, "color": CURSOR}, opacity=0.7)
         drawing.add_ring(figure, path[-1], 18)
     return figure
 
 
-def _cached_figure(draw: Callable[..., go.Figure], world: HiddenMarkovWorld, *arguments: int) -> go.Figure:
+def _cached_figure(
+    draw: Callable[..., go.Figure], world: HiddenMarkovWorld, width: int, height: int | None, *options: int | None
+) -> go.Figure:
     """Return a new figure of the picture without an episode; every step of an episode starts from one."""
     # plotly checked the content when it was first drawn; checking thousands of colours again would slow every step.
-    figure = Figure(_content(draw, world, *arguments), _validate=False)
+    figure = Figure(_content(draw, world, width, height, *options), _validate=False)
     for part in (figure, figure.layout, *figure.data):
         part._validate = True
     return figure
 
 
 @lru_cache(maxsize=8)
-def _content(draw: Callable[..., go.Figure], world: HiddenMarkovWorld, *arguments: int) -> dict[str, Any]:
-    figure = draw(world, *arguments)
+def _content(
+    draw: Callable[..., go.Figure], world: HiddenMarkovWorld, width: int, height: int | None, *options: int | None
+) -> dict[str, Any]:
+    if height is None:
+        # The beliefs of one or two states lie on a line, which needs less room.
+        height = 460 if world.n_states > 2 else 260
+    figure = draw(world, width, height, *options)
     drawing.fix_ranges(figure)
     # Figure.to_dict holds arrays as text; the dictionaries of the traces hold arrays.
     return {"data": [trace.to_plotly_json() for trace in figure.data], "layout": figure.layout.to_plotly_json()}
 
 
-def _beliefs(world: HiddenMarkovWorld, depth: int, width: int, height: int) -> go.Figure:
+def _beliefs(world: HiddenMarkovWorld, width: int, height: int, depth: int | None) -> go.Figure:
     """Reachable beliefs in picture coordinates; the area of a dot grows with the probability of the belief."""
-    tree = world.reachable_beliefs(depth)
+    tree = world.reachable_beliefs(fitting_depth(world) if depth is None else depth)
     places = world.belief_coordinates(tree.beliefs)
     figure = go.Figure(layout=drawing.layout(width, height))
     _draw_frame(figure, world)
@@ -207,8 +215,3 @@ def _hover(world: HiddenMarkovWorld, tree: BeliefTree, place: int) -> str:
         for name, value in zip(world.state_names, tree.beliefs[place], strict=True)
     )
     return f"after {prefix}<br>{belief}<br>probability {tree.probability[place]:.2%}"
-
-
-def _height(world: HiddenMarkovWorld) -> int:
-    """Default height: the beliefs of one or two states lie on a line, which needs less room."""
-    return 460 if world.n_states > 2 else 260

@@ -23,10 +23,6 @@ class BeliefPlane:
     offset: Float[np.ndarray, " 2"]
     caption: str
 
-    def __call__(self, beliefs: Float[np.ndarray, "*rows states"]) -> Float[np.ndarray, "*rows 2"]:
-        """Picture coordinates of beliefs, one per row."""
-        return beliefs @ self.matrix + self.offset
-
     @classmethod
     def of(cls, world: HiddenMarkovWorld) -> BeliefPlane:
         """Choose the map for a world: onto a line, a polygon with a state at each corner, or principal axes."""

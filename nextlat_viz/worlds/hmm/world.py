@@ -289,7 +289,7 @@ class HiddenMarkovWorld(World):
     @property
     def belief_vertices(self) -> Float[np.ndarray, "states 2"]:
         """Picture coordinates of certainty in each state; no rows in generalised worlds, which have no states."""
-        return self.plane(np.eye(self.n_states)[: 0 if self.generalised else None])
+        return self.belief_coordinates(np.eye(self.n_states)[: 0 if self.generalised else None])
 
     def belief_coordinates(
         self, beliefs: Float[np.ndarray, "*rows states"] | ArrayLike
@@ -308,7 +308,7 @@ class HiddenMarkovWorld(World):
                 f"beliefs must have {self.n_states} entries on the last axis, one per state of {self.name!r}, "
                 f"got shape {beliefs.shape}"
             )
-        return self.plane(beliefs)
+        return beliefs @ self.plane.matrix + self.plane.offset
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
         """The belief after each token. Tokens do not determine the hidden state, so it is not included."""

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
-from nextlat_viz.plotting import CURSOR, Figure
+from nextlat_viz.plotting import CURSOR, INK, Figure
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.drawing import picture
@@ -62,17 +62,21 @@ def _board(
     width: int,
     height: int,
 ) -> go.Figure:
-    figure = Figure(layout=drawing.layout(width, height))
-    figure.add_shape(type="rect", x0=0, x1=8, y0=0, y1=8, fillcolor=_FELT, line={"width": 0}, layer="below")
+    shapes = [{"type": "rect", "x0": 0, "x1": 8, "y0": 0, "y1": 8, "fillcolor": _FELT, "line": {"width": 0}}]
     for k in range(9):
-        groove = {"width": 3 if k in (0, 8) else 1.2, "color": _GROOVE}
-        figure.add_shape(type="line", x0=k, x1=k, y0=0, y1=8, line=groove, layer="below")
-        figure.add_shape(type="line", x0=0, x1=8, y0=k, y1=k, line=groove, layer="below")
-    for k in range(8):
-        for x, y, text in ((k + 0.5, 8.32, "abcdefgh"[k]), (-0.32, 7.5 - k, str(k + 1))):
-            drawing.add_text(figure, (x, y), text, 14)
-    figure.update_xaxes(range=[-0.7, 8.7], fixedrange=True)
-    figure.update_yaxes(range=[-0.35, 8.65], fixedrange=True)
+        groove = {"type": "line", "line": {"width": 3 if k in (0, 8) else 1.2, "color": _GROOVE}}
+        shapes += [{"x0": k, "x1": k, "y0": 0, "y1": 8, **groove}, {"x0": 0, "x1": 8, "y0": k, "y1": k, **groove}]
+    names = [(k + 0.5, 8.32, "abcdefgh"[k]) for k in range(8)] + [(-0.32, 7.5 - k, str(k + 1)) for k in range(8)]
+    # All at once: at each shape or text that is added, plotly checks all others again.
+    figure = Figure(layout=drawing.layout(width, height)).update_layout(
+        shapes=[shape | {"layer": "below"} for shape in shapes],
+        annotations=[
+            {"x": x, "y": y, "text": text, "showarrow": False, "font": {"size": 14, "color": INK}}
+            for x, y, text in names
+        ],
+        xaxis={"range": [-0.7, 8.7], "fixedrange": True},
+        yaxis={"range": [-0.35, 8.65], "fixedrange": True},
+    )
     # Marker sizes are in pixels: the width of a square depends on the size of the picture.
     pixels = min((width - 32) / 9.4, (height - 84) / 9)
     for value, name in enumerate(_SIDES, start=1):
