@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -78,29 +78,19 @@ def generate(
     rows = read_prompts(predictor, prompts)
     check_sampling(temperature, top_p)
     require_callable("on_tokens", on_tokens)
-    tokens, length, limit = rows.allocate(max_tokens, predictor.context)
-    stops, stopped = stop_tokens(predictor, stop), np.zeros(len(length), bool)
+    written = Continuations(predictor, rows, max_tokens, stop, on_tokens)
     rng = np.random.default_rng(seed)
-    active = np.flatnonzero(length < limit)
-    if active.size:
+    if written.active.size:
         reader = rows.reader(predictor)
-    while active.size:
+    while written.active.size:
         chosen = choose(reader.probs, temperature, rng, top_p)
-        tokens[active, length[active]] = chosen
-        if on_tokens is not None:
-            for row, token in zip(active.tolist(), chosen[:, None], strict=True):
-                on_tokens(row, token)
-        length[active] += 1
-        ended = np.isin(chosen, stops)
-        stopped[active[ended]] = True
-        unfinished = ~ended & (length[active] < limit[active])
-        active, chosen = active[unfinished], chosen[unfinished]
-        if active.size:
+        unfinished = written.add(chosen[:, None], np.ones_like(chosen))
+        if written.active.size:
             # Finished rows leave the batch, so that they cost nothing.
             if not unfinished.all():
                 reader.keep(unfinished)
-            reader.read(chosen)
-    return Generated(tokens[:, : int(length.max(initial=rows.width))], length, rows.width, stopped, rows.lengths)
+            reader.read(chosen[unfinished])
+    return Generated(*written.result())
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,25 +104,58 @@ class PromptRows:
     def width(self) -> int:
         return self.tokens.shape[1]
 
-    def allocate(
-        self, max_tokens: int, context: int | None
-    ) -> tuple[Int[np.ndarray, "n s"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-        """Return the array of prompts and continuations (-1 where there is no token yet), the lengths, their limits."""
-        if max_tokens < 0:
-            raise ValueError(f"max_tokens={max_tokens} must be at least 0")
-        limit = self.lengths + max_tokens
-        if context is not None:
-            # The last token is predicted but never read, so it needs no position.
-            limit = np.minimum(limit, context + 1)
-        tokens = np.full((len(limit), int(limit.max(initial=self.width))), -1, dtype=np.int64)
-        tokens[:, : self.width] = np.where(np.arange(self.width) < self.lengths[:, None], self.tokens, -1)
-        return tokens, self.lengths.copy(), limit
-
     def reader(self, predictor: Predictor) -> Reader:
         # A user's predictor must support lengths only if they differ.
         if (self.lengths == self.width).all():
             return predictor.reader(self.tokens)
         return predictor.reader(self.tokens, self.lengths)
+
+
+class Continuations:
+    """Prompts with the tokens added to them, -1 where there is no token yet; `active` are the unfinished rows."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        rows: PromptRows,
+        max_tokens: int,
+        stop: int | Collection[int] | None,
+        on_tokens: OnTokens | None,
+    ) -> None:
+        if max_tokens < 0:
+            raise ValueError(f"max_tokens={max_tokens} must be at least 0")
+        self.rows, self.stops, self._on_tokens = rows, stop_tokens(predictor, stop), on_tokens
+        self.length, self.limit = rows.lengths.copy(), rows.lengths + max_tokens
+        if predictor.context is not None:
+            # The last token is predicted but never read, so it needs no position.
+            self.limit = np.minimum(self.limit, predictor.context + 1)
+        self.tokens = np.full((len(self.limit), int(self.limit.max(initial=rows.width))), -1, dtype=np.int64)
+        real = np.arange(rows.width) < rows.lengths[:, None]
+        self.tokens[:, : rows.width] = np.where(real, rows.tokens, -1)
+        self.stopped = np.zeros(len(self.limit), bool)
+        self.active = np.flatnonzero(self.length < self.limit)
+
+    def add(self, new: Int[np.ndarray, "b k"], fresh: Int[np.ndarray, " b"]) -> Bool[np.ndarray, " b"]:
+        """Write the first `fresh` new tokens of each active row, up to a stop token; return which are unfinished."""
+        active, columns = self.active, np.arange(new.shape[1])
+        ends = np.isin(new, self.stops) & (columns < fresh[:, None])
+        ended = ends.any(axis=1)
+        fresh = np.where(ended, ends.argmax(axis=1) + 1, fresh)
+        rows, places = np.nonzero(columns < fresh[:, None])
+        self.tokens[active[rows], self.length[active][rows] + places] = new[rows, places]
+        self.length[active] += fresh
+        self.stopped[active] = ended
+        if self._on_tokens is not None:
+            for row, row_tokens, count in zip(active.tolist(), new, fresh.tolist(), strict=True):
+                self._on_tokens(row, row_tokens[:count])
+        unfinished = ~ended & (self.length[active] < self.limit[active])
+        self.active = active[unfinished]
+        return unfinished
+
+    def result(self) -> tuple[Any, ...]:
+        """Return the fields of `Generated`."""
+        longest = int(self.length.max(initial=self.rows.width))
+        return self.tokens[:, :longest], self.length, self.rows.width, self.stopped, self.rows.lengths
 
 
 def read_prompts(predictor: Predictor, prompts: Prompts) -> PromptRows:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nextlat_viz.decoding.adaptive import Adaptive, DraftCosts
 from nextlat_viz.decoding.drafters import Drafter, check_draft, drafter_name, make_drafter
-from nextlat_viz.decoding.generation import OnTokens, Prompts, check_sampling, nucleus, read_prompts, stop_tokens
+from nextlat_viz.decoding.generation import Continuations, OnTokens, Prompts, check_sampling, nucleus, read_prompts
 from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
 from nextlat_viz.decoding.result import Speculated
 from nextlat_viz.errors import require_callable
@@ -90,36 +90,32 @@ def speculative_generate(
     rows = read_prompts(predictor, prompts)
     check_sampling(temperature, top_p)
     require_callable("on_tokens", on_tokens)
-    tokens, length, limit = rows.allocate(max_tokens, predictor.context)
-    guess = make_drafter(predictor, name, len(length))
+    written, n = Continuations(predictor, rows, max_tokens, stop, on_tokens), len(rows.lengths)
+    guess = make_drafter(predictor, name, n)
     if draft == "adaptive":
-        draft = Adaptive(DraftCosts.by_weights(predictor, name, len(length)))
+        draft = Adaptive(DraftCosts.by_weights(predictor, name, n))
     if isinstance(draft, Adaptive):
         policy, draft = draft, "adaptive"
         longest = min(policy.most, guess.longest or policy.most, (predictor.context or policy.most + 1) - 1)
     else:
         longest, policy = check_draft(predictor, draft, guess.longest), None
     run = _Run(predictor, guess, temperature, top_p, np.random.default_rng(seed))
-    stops, n = stop_tokens(predictor, stop), len(length)
-    stopped, steps, drafted, accepted_drafts = np.zeros(n, bool), *(np.zeros(n, np.int64) for _ in range(3))
+    steps, drafted, accepted_drafts = (np.zeros(n, np.int64) for _ in range(3))
     proposed, tested, kept = (np.zeros(longest + 1, np.int64) for _ in range(3))
 
-    active = np.flatnonzero(length < limit)
-    if active.size:
+    if written.active.size:
         new, fresh = run.read(rows.tokens, rows.lengths)[:, None], np.ones(n, np.int64)
-    while active.size:
-        unfinished, fresh = _write(tokens, length, active, new, fresh, stops, stopped, limit)
-        if on_tokens is not None:
-            for row, row_tokens, count in zip(active.tolist(), new, fresh.tolist(), strict=True):
-                on_tokens(row, row_tokens[:count])
-        active = active[unfinished]
+    while written.active.size:
+        unfinished = written.add(new, fresh)
+        active = written.active
         if active.size == 0:
             break
         if not unfinished.all():
             run.keep(torch.as_tensor(unfinished))
         # Every step gives one token besides the accepted drafts, so the last token needs no draft.
-        at_most = longest if policy is None else policy.length(longest)
-        new, counts, accepted_now = run.step(np.minimum(limit[active] - length[active] - 1, at_most), stops)
+        room = written.limit[active] - written.length[active] - 1
+        most = np.minimum(room, longest if policy is None else policy.length(longest))
+        new, counts, accepted_now = run.step(most, written.stops)
         if policy is not None:
             policy.learn(counts, accepted_now)
         fresh = accepted_now + 1
@@ -134,11 +130,7 @@ def speculative_generate(
     at_least = [np.cumsum(steps_with[::-1])[::-1][1:] for steps_with in (proposed, kept)]
     used = int((at_least[0] > 0).sum())
     return Speculated(
-        tokens[:, : int(length.max(initial=rows.width))],
-        length,
-        rows.width,
-        stopped,
-        rows.lengths,
+        *written.result(),
         drafter=name,
         draft=draft,
         steps=steps,
@@ -148,31 +140,6 @@ def speculative_generate(
         tested=(at_least[1] + tested[:-1])[:used],
         kept=at_least[1][:used],
     )
-
-
-def _write(
-    tokens: Int[np.ndarray, "n s"],
-    length: Int[np.ndarray, " n"],
-    active: Int[np.ndarray, " b"],
-    new: Int[np.ndarray, "b k"],
-    fresh: Int[np.ndarray, " b"],
-    stops: Int[np.ndarray, " stops"],
-    stopped: np.ndarray,
-    limit: Int[np.ndarray, " n"],
-) -> tuple[np.ndarray, Int[np.ndarray, " b"]]:
-    """Write the first `fresh` new tokens of each row, up to a stop token.
-
-    Returns which rows are unfinished, and the tokens written to each.
-    """
-    columns = np.arange(new.shape[1])
-    ends = np.isin(new, stops) & (columns < fresh[:, None])
-    ended = ends.any(axis=1)
-    fresh = np.where(ended, ends.argmax(axis=1) + 1, fresh)
-    rows, places = np.nonzero(columns < fresh[:, None])
-    tokens[active[rows], length[active][rows] + places] = new[rows, places]
-    length[active] += fresh
-    stopped[active] = ended
-    return ~ended & (length[active] < limit[active]), fresh
 
 
 class _Run:
