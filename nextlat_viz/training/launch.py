@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from nextlat_viz import io
-from nextlat_viz.errors import at_least, invalid, one_of, shown, unknown
+from nextlat_viz.errors import at_least, one_of, shown
+from nextlat_viz.training.config import validated
 
 LAUNCHERS = ("local", "slurm")
 # Looks for the result of a job that has left the queue, before it counts as ended without one: files written on another
@@ -162,14 +163,8 @@ def _resources(options: Resources | Mapping[str, Any] | None) -> Resources:
         return options or Resources()
     if not isinstance(options, Mapping):
         raise TypeError(f"resources must be a dict, such as {{'partition': 'gpu', 'gpus': 1}}, got {shown(options)}")
-    for name in options:
-        if name not in Resources.model_fields:
-            raise unknown("resource", name, Resources.model_fields)
-    values = {name: str(value) if name in ("time", "memory") else value for name, value in options.items()}
-    try:
-        return Resources.model_validate({name: value for name, value in values.items() if value is not None})
-    except ValidationError as error:
-        raise invalid(error.errors()) from error
+    texts = {name: str(options[name]) for name in ("time", "memory") if options.get(name) is not None}
+    return validated(Resources, {**options, "sbatch": options.get("sbatch") or (), **texts}, "resource")
 
 
 def train_all(runs: Sequence[Run], launcher: Launcher, ended: Ended, *, progress: bool) -> None:
