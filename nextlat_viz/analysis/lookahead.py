@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nextlat_viz.analysis._rows import finite, require_model
-from nextlat_viz.analysis.dynamics import rollout, with_psi
+from nextlat_viz.analysis.dynamics import with_psi
 from nextlat_viz.analysis.prediction import kl, token_ids
 from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError, at_least
@@ -176,7 +176,7 @@ def roll(model: NextLat, start: Float[np.ndarray, " D"], tokens: Int[np.ndarray,
     """Roll psi out from a state over tokens."""
     weight = model.backbone.head.weight
     state = torch.as_tensor(start, dtype=weight.dtype, device=weight.device)
-    return _numpy(rollout(model, state, torch.as_tensor(tokens, device=weight.device)))
+    return _numpy(model.psi.read(state, model.backbone.embed(torch.as_tensor(tokens, device=weight.device))))
 
 
 @torch_defaults()

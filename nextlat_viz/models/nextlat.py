@@ -54,6 +54,14 @@ class LatentDynamics(nn.Module):
             rolled.append(current)
         return rolled
 
+    def read(self, hidden: Float[Tensor, "*b dim"], embeddings: Float[Tensor, "*b k dim"]) -> Float[Tensor, "*b k dim"]:
+        """Roll psi out over tokens, from one state of each row: the state after each token."""
+        states = []
+        for embedding in embeddings.unbind(dim=-2):
+            hidden = self(hidden, embedding)
+            states.append(hidden)
+        return torch.stack(states, dim=-2) if states else embeddings
+
 
 class NextLat(Objective):
     """L = L_next_token + lambda_h L_next_h + lambda_kl L_KL  (eq. 5), over a horizon of d steps.
