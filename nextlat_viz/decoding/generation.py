@@ -152,7 +152,7 @@ class Continuations:
         self.active = active[unfinished]
         return unfinished
 
-    def result(self) -> tuple[Any, ...]:
+    def result(self) -> tuple[np.ndarray, np.ndarray, int, np.ndarray, np.ndarray]:
         """Return the fields of `Generated`."""
         longest = int(self.length.max(initial=self.rows.width))
         return self.tokens[:, :longest], self.length, self.rows.width, self.stopped, self.rows.lengths
