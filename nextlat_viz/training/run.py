@@ -197,6 +197,8 @@ def _take_steps(
     logger: Any,
     interrupts: Interrupts,
 ) -> None:
+    from tqdm.auto import tqdm
+
     config, main = task.config, fabric.is_global_zero
     saved = load_state(folder)
     if saved is not None:
@@ -213,8 +215,10 @@ def _take_steps(
     end = state.step if _reached(config, state) else config.steps
 
     started_logger = start_logger(logger, folder, task.identity, state.history) if main else None
+    shown = {"total": config.steps, "initial": state.step, "desc": task.name, "unit": "step"}
     with (
-        Reporter(started_logger, task.name, config.steps, state.step, bar=show_bar and main) as reporter,
+        _finalized(started_logger),
+        tqdm(**shown, disable=not (show_bar and main)) as bar,
         closing(task.feed.ahead(state.step, end)) as batches,
     ):
 
@@ -222,7 +226,9 @@ def _take_steps(
             with engine.averaged():
                 row = {"step": float(state.step), **task.measure(engine)}
                 state.history.append(row)
-                reporter.row(row)
+                bar.set_postfix(_shown(row))
+                if started_logger is not None:
+                    started_logger.log_metrics(dict(row), int(row["step"]))
                 report(row)
 
         if task.measure_first and not state.history:
@@ -231,7 +237,7 @@ def _take_steps(
         for pieces in batches:
             engine.step(state.step, pieces)
             state.step += 1
-            reporter.step()
+            bar.update()
             step, late = state.step, config.minutes is not None and time.monotonic() - started >= 60 * config.minutes
             last = step == config.steps or (config.minutes is not None and fabric.broadcast(late))
             measures = step % config.validate_every == 0 or last
@@ -308,32 +314,22 @@ def _check_finite(task: Task, engine: Engine, step: int, folder: Path) -> None:
     )
 
 
-class Reporter:
-    """Progress bar and logger of a run; a context manager that closes both."""
+@contextmanager
+def _finalized(logger: Any) -> Iterator[None]:
+    """Close a logger after the block."""
+    status = "failed"
+    try:
+        yield
+        status = "success"
+    finally:
+        if hasattr(logger, "finalize"):
+            logger.finalize(status)
 
-    def __init__(self, logger: Any, label: str, steps: int, done: int, *, bar: bool) -> None:
-        from tqdm.auto import tqdm
 
-        self.logger = logger
-        self.bar = tqdm(total=steps, initial=done, disable=not bar, desc=label, unit="step", leave=True)
-
-    def __enter__(self) -> Reporter:
-        return self
-
-    def __exit__(self, kind: object, *exception: object) -> None:
-        self.bar.close()
-        if hasattr(self.logger, "finalize"):
-            self.logger.finalize("success" if kind is None else "failed")
-
-    def step(self) -> None:
-        self.bar.update()
-
-    def row(self, row: dict[str, float]) -> None:
-        """Show a row of metrics: the loss, its floor (or the unigram loss) and the world's headline measure."""
-        names = ("loss", "floor" if "floor" in row else "unigram", headline(row))
-        self.bar.set_postfix({name: f"{row[name]:.4f}" for name in names if name in row})
-        if self.logger is not None:
-            self.logger.log_metrics(dict(row), int(row["step"]))
+def _shown(row: dict[str, float]) -> dict[str, str]:
+    """What the bar shows of metrics: the loss, its floor (or the unigram loss) and the world's headline measure."""
+    names = ("loss", "floor" if "floor" in row else "unigram", headline(row))
+    return {name: f"{row[name]:.4f}" for name in names if name in row}
 
 
 def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
