@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from nextlat_viz.decoding.predictor import Predictor, Reader, as_predictor
+from nextlat_viz.decoding.predictor import Predictor, as_predictor
 from nextlat_viz.decoding.result import Generated
 from nextlat_viz.errors import is_number, require_callable
 from nextlat_viz.models.torch_state import torch_defaults
@@ -75,13 +74,15 @@ def generate(
     ([[1, 0, 1, 0, 0], [0, 0, 0, -1, -1]], [[0, 0], [0, 0]])
     """
     predictor = as_predictor(model)
-    rows = read_prompts(predictor, prompts)
+    tokens, lengths = read_prompts(predictor, prompts)
     check_sampling(temperature, top_p)
     require_callable("on_tokens", on_tokens)
-    written = Continuations(predictor, rows, max_tokens, stop, on_tokens)
+    written = Continuations(predictor, tokens, lengths, max_tokens, stop, on_tokens)
     rng = np.random.default_rng(seed)
     if written.active.size:
-        reader = rows.reader(predictor)
+        # A user's predictor must support lengths only if they differ.
+        equal = (lengths == tokens.shape[1]).all()
+        reader = predictor.reader(tokens) if equal else predictor.reader(tokens, lengths)
     while written.active.size:
         chosen = choose(reader.probs, temperature, rng, top_p)
         unfinished = written.add(chosen[:, None], np.ones_like(chosen))
@@ -93,46 +94,31 @@ def generate(
     return Generated(*written.result())
 
 
-@dataclass(frozen=True, eq=False)
-class PromptRows:
-    """Prompts as one array: each starts in the first column and is padded with 0."""
-
-    tokens: Int[np.ndarray, "n t"]
-    lengths: Int[np.ndarray, " n"]
-
-    @property
-    def width(self) -> int:
-        return self.tokens.shape[1]
-
-    def reader(self, predictor: Predictor) -> Reader:
-        # A user's predictor must support lengths only if they differ.
-        if (self.lengths == self.width).all():
-            return predictor.reader(self.tokens)
-        return predictor.reader(self.tokens, self.lengths)
-
-
 class Continuations:
     """Prompts with the tokens added to them, -1 where there is no token yet; `active` are the unfinished rows."""
 
     def __init__(
         self,
         predictor: Predictor,
-        rows: PromptRows,
+        prompts: Int[np.ndarray, "n t"],
+        lengths: Int[np.ndarray, " n"],
         max_tokens: int,
         stop: int | Collection[int] | None,
         on_tokens: OnTokens | None,
     ) -> None:
         if max_tokens < 0:
             raise ValueError(f"max_tokens={max_tokens} must be at least 0")
-        self.rows, self.stops, self._on_tokens = rows, stop_tokens(predictor, stop), on_tokens
-        self.length, self.limit = rows.lengths.copy(), rows.lengths + max_tokens
+        stop = predictor.ends if stop is None else stop
+        self.stops = np.array([stop] if isinstance(stop, (int, np.integer)) else sorted(stop), dtype=np.int64)
+        self.prompts, self._on_tokens = lengths, on_tokens
+        self.width, self.length, self.limit = prompts.shape[1], lengths.copy(), lengths + max_tokens
         if predictor.context is not None:
             # The last token is predicted but never read, so it needs no position.
             self.limit = np.minimum(self.limit, predictor.context + 1)
-        self.tokens = np.full((len(self.limit), int(self.limit.max(initial=rows.width))), -1, dtype=np.int64)
-        real = np.arange(rows.width) < rows.lengths[:, None]
-        self.tokens[:, : rows.width] = np.where(real, rows.tokens, -1)
-        self.stopped = np.zeros(len(self.limit), bool)
+        self.tokens = np.full((len(lengths), int(self.limit.max(initial=self.width))), -1, dtype=np.int64)
+        real = np.arange(self.width) < lengths[:, None]
+        self.tokens[:, : self.width] = np.where(real, prompts, -1)
+        self.stopped = np.zeros(len(lengths), bool)
         self.active = np.flatnonzero(self.length < self.limit)
 
     def add(self, new: Int[np.ndarray, "b k"], fresh: Int[np.ndarray, " b"]) -> Bool[np.ndarray, " b"]:
@@ -154,12 +140,12 @@ class Continuations:
 
     def result(self) -> tuple[np.ndarray, np.ndarray, int, np.ndarray, np.ndarray]:
         """Return the fields of `Generated`."""
-        longest = int(self.length.max(initial=self.rows.width))
-        return self.tokens[:, :longest], self.length, self.rows.width, self.stopped, self.rows.lengths
+        longest = int(self.length.max(initial=self.width))
+        return self.tokens[:, :longest], self.length, self.width, self.stopped, self.prompts
 
 
-def read_prompts(predictor: Predictor, prompts: Prompts) -> PromptRows:
-    """Return the prompts as rows; raise ValueError if the model cannot read them."""
+def read_prompts(predictor: Predictor, prompts: Prompts) -> tuple[Int[np.ndarray, "n t"], Int[np.ndarray, " n"]]:
+    """Return the prompts, padded with 0, and their lengths; raise ValueError if the model cannot read them."""
     if isinstance(prompts, str):
         raise ValueError("prompts must be a list, one text or row of tokens for each: for one text give [text]")
     if isinstance(prompts, Sequence) and prompts and all(isinstance(text, str) for text in prompts):
@@ -196,13 +182,7 @@ def read_prompts(predictor: Predictor, prompts: Prompts) -> PromptRows:
             f"prompts of {width} tokens are longer than the context of {predictor.name}, {predictor.context}: shorten "
             "them"
         )
-    return PromptRows(tokens, lengths)
-
-
-def stop_tokens(predictor: Predictor, stop: int | Collection[int] | None) -> Int[np.ndarray, " stops"]:
-    """Return one stop token or several as an array; the predictor's own where `stop` is None."""
-    stop = predictor.ends if stop is None else stop
-    return np.array([stop] if isinstance(stop, (int, np.integer)) else sorted(stop), dtype=np.int64)
+    return tokens, lengths
 
 
 def check_sampling(temperature: float, top_p: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,14 +17,6 @@ from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
 from nextlat_viz.decoding.result import Speculated
 from nextlat_viz.errors import require_callable
 from nextlat_viz.models.torch_state import torch_defaults
-
-
-class _Drafts(NamedTuple):
-    """Drafts of one step: tokens, the laws they were drawn from (None if greedy), and their number in each row."""
-
-    tokens: Int[Tensor, "b k"]
-    laws: Float[Tensor, "b k v"] | None
-    counts: Int[np.ndarray, " b"]
 
 
 @torch_defaults()
@@ -87,10 +79,10 @@ def speculative_generate(
     if not isinstance(predictor, ModelPredictor):
         raise ValueError(f"{predictor.name} is not a trained model, so it has nothing to draft with: use generate()")
     name = drafter_name(predictor, drafter)
-    rows = read_prompts(predictor, prompts)
+    tokens, lengths = read_prompts(predictor, prompts)
     check_sampling(temperature, top_p)
     require_callable("on_tokens", on_tokens)
-    written, n = Continuations(predictor, rows, max_tokens, stop, on_tokens), len(rows.lengths)
+    written, n = Continuations(predictor, tokens, lengths, max_tokens, stop, on_tokens), len(lengths)
     guess = make_drafter(predictor, name, n)
     if draft == "adaptive":
         draft = Adaptive(DraftCosts.by_weights(predictor, name, n))
@@ -104,7 +96,7 @@ def speculative_generate(
     proposed, tested, kept = (np.zeros(longest + 1, np.int64) for _ in range(3))
 
     if written.active.size:
-        new, fresh = run.read(rows.tokens, rows.lengths)[:, None], np.ones(n, np.int64)
+        new, fresh = run.read(tokens, lengths)[:, None], np.ones(n, np.int64)
     while written.active.size:
         unfinished = written.add(new, fresh)
         active = written.active
@@ -182,35 +174,38 @@ class _Run:
         Returns for each row its new tokens, the number of drafts and the number accepted. The first accepted + 1 of the
         new tokens are valid.
         """
-        drafts = self._draft(most, stops)
-        k, lengths = drafts.tokens.shape[1], self._cache.lengths
-        counts = torch.as_tensor(drafts.counts)
-        block = torch.cat([self._pending[:, None], drafts.tokens], dim=1)
+        drafts, drawn_from, drafted = self._draft(most, stops)
+        k, lengths = drafts.shape[1], self._cache.lengths
+        counts = torch.as_tensor(drafted)
+        block = torch.cat([self._pending[:, None], drafts], dim=1)
         states = self._model.backbone(block, cache=self._cache, counts=counts + 1)
         logits = self._model.logits(states)
         rows = torch.arange(len(counts), device=logits.device)
-        if drafts.laws is None:
+        if drawn_from is None:
             new = most_probable(logits)
             # All probability is on one token: a draft is accepted if it is that token.
-            chances = (new[:, :k] == drafts.tokens).double()
+            chances = (new[:, :k] == drafts).double()
             kept = accepted(chances, counts.to(rows.device), torch.zeros_like(chances))
             self._pending = new[rows, kept]
         else:
             uniforms = self._uniforms(k + 1, len(counts))
             on_device = counts.to(rows.device)
             laws = self._laws(logits)
-            kept = accepted(acceptance_probs(laws, drafts.laws, drafts.tokens), on_device, uniforms[:k].T)
-            self._pending = sample_rows(replacement(laws, drafts.laws, on_device, kept), uniforms[k])
-            new = torch.cat([drafts.tokens, self._pending[:, None]], dim=1)
+            kept = accepted(acceptance_probs(laws, drawn_from, drafts), on_device, uniforms[:k].T)
+            self._pending = sample_rows(replacement(laws, drawn_from, on_device, kept), uniforms[k])
+            new = torch.cat([drafts, self._pending[:, None]], dim=1)
             new[rows, kept] = self._pending
         self._hidden = states[rows, kept]
         on_cpu = kept.cpu()
         # Keys and values of rejected drafts are dropped; the next tokens overwrite them.
         self._cache.truncate(lengths + 1 + on_cpu)
         self._guess.read(states, on_cpu + 1)
-        return new.cpu().numpy(), drafts.counts, on_cpu.numpy()
+        return new.cpu().numpy(), drafted, on_cpu.numpy()
 
-    def _draft(self, most: Int[np.ndarray, " b"], stops: Int[np.ndarray, " stops"]) -> _Drafts:
+    def _draft(
+        self, most: Int[np.ndarray, " b"], stops: Int[np.ndarray, " stops"]
+    ) -> tuple[Int[Tensor, "b k"], Float[Tensor, "b k v"] | None, Int[np.ndarray, " b"]]:
+        """Return drafts, the laws they were drawn from (None if greedy), and their number in each row."""
         guesses, laws, token = [], [], self._pending
         uniforms = self._uniforms(int(most.max()), len(most))
         for place, uniform in enumerate(uniforms):
@@ -230,7 +225,7 @@ class _Run:
         if self._temperature > 0:
             size = len(self._predictor.world.vocabulary)
             drawn = torch.stack(laws, dim=1) if laws else self._hidden.new_zeros(b, 0, size)
-        return _Drafts(tokens, drawn, counts)
+        return tokens, drawn, counts
 
     def _pick(
         self, logits: Float[Tensor, "b v"], uniforms: Float[Tensor, " b"]
