@@ -112,7 +112,7 @@ def run_task(
         At Ctrl-C. On one device the step is finished and its state saved first; a second Ctrl-C stops at once.
     """
     try:
-        with _locked(folder, fabric), Interrupts(fabric.world_size) as interrupts:
+        with _locked(folder, fabric), _interrupts(fabric.world_size) as interrupts:
             _take_steps(task, folder, fabric, progress, on_validation, logger, interrupts)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -157,35 +157,32 @@ def _locked(folder: Path, fabric: Fabric) -> Iterator[None]:
         lock.release()
 
 
-class Interrupts:
-    """Ctrl-C, remembered until the state of a run is consistent; a context manager.
+@contextmanager
+def _interrupts(devices: int) -> Iterator[list[int]]:
+    """Remember Ctrl-C until the state of a run is consistent: yield a list, empty before the first.
 
     An interrupt in the middle of a step would leave some weights updated and others not. The signal handler is set only
     in the main thread, as Python requires, only if the program has not set its own, and only with one device: with
     several, their processes would stop at different steps, each waiting for the others.
     """
+    requests: list[int] = []
 
-    def __init__(self, devices: int) -> None:
-        self.requested = False
-        self.before = signal.getsignal(signal.SIGINT)
-        main = threading.current_thread() is threading.main_thread()
-        self.handles = devices == 1 and main and self.before is signal.default_int_handler
-
-    def __enter__(self) -> Interrupts:
-        if self.handles:
-            signal.signal(signal.SIGINT, self._remember)
-        return self
-
-    def __exit__(self, kind: object, *exception: object) -> None:
-        if self.handles:
-            signal.signal(signal.SIGINT, self.before)
-        if self.requested and kind is None:
-            raise KeyboardInterrupt("interrupted while the results were being written; they are complete")
-
-    def _remember(self, number: int, frame: Any) -> None:
-        if self.requested:
+    def remember(number: int, frame: Any) -> None:
+        if requests:
             raise KeyboardInterrupt
-        self.requested = True
+        requests.append(number)
+
+    before, main = signal.getsignal(signal.SIGINT), threading.current_thread() is threading.main_thread()
+    if not (devices == 1 and main and before is signal.default_int_handler):
+        yield requests
+        return
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield requests
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if requests:
+        raise KeyboardInterrupt("interrupted while the results were being written; they are complete")
 
 
 def _take_steps(
@@ -195,7 +192,7 @@ def _take_steps(
     show_bar: bool,
     on_validation: Callback | None,
     logger: Any,
-    interrupts: Interrupts,
+    interrupts: list[int],
 ) -> None:
     from tqdm.auto import tqdm
 
@@ -242,7 +239,7 @@ def _take_steps(
             last = step == config.steps or (config.minutes is not None and fabric.broadcast(late))
             measures = step % config.validate_every == 0 or last
             # Read once: if it were read again below, a Ctrl-C in between would save the state without the moments.
-            stops = interrupts.requested
+            stops = bool(interrupts)
             saves = stops or (step % config.save_every == 0 and not last)
             if not (measures or saves or step in config.snapshots):
                 continue
