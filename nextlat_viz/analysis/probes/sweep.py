@@ -19,7 +19,7 @@ from anndata import AnnData
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from nextlat_viz.analysis._rows import features, latents_of, require_same_rows, sites_named, untrained_of
+from nextlat_viz.analysis._rows import features, latents_of, require_same_rows, sites_named
 from nextlat_viz.analysis.measure import Measure, record, several
 from nextlat_viz.analysis.prediction import token_ids
 from nextlat_viz.analysis.probes.ahead import Ahead, Scores, probe_ahead, rows_ahead
@@ -165,7 +165,7 @@ def probe_sweep(
     runs = [latents_of(table) for table in several(latents)]
     if not runs:
         raise ValueError("latents is empty: give at least one table of latents")
-    blanks = [None if table is None else untrained_of(table) for table in several(untrained)]
+    blanks = [None if table is None else latents_of(table, "untrained", untrained=True) for table in several(untrained)]
     if untrained is None:
         blanks *= len(runs)
     for name in controls:
