@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -134,36 +135,32 @@ def speculative_generate(
     )
 
 
+@dataclass(eq=False)
 class _Run:
     """The unfinished rows: their cache, the last state of each, and the token after it, which is not read yet."""
 
-    def __init__(
-        self,
-        predictor: ModelPredictor,
-        guess: Drafter,
-        temperature: float,
-        top_p: float,
-        rng: np.random.Generator,
-    ) -> None:
-        self._predictor, self._model, self._guess = predictor, predictor.model, guess
-        self._temperature, self._top_p, self._rng = temperature, top_p, rng
+    predictor: ModelPredictor
+    guess: Drafter
+    temperature: float
+    top_p: float
+    rng: np.random.Generator
 
     def read(self, tokens: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """Read the prompts; return the first token after each."""
-        backbone = self._model.backbone
+        backbone = self.predictor.model.backbone
         self._cache = backbone.cache(len(tokens))
         counts = torch.as_tensor(lengths) + backbone.offset
-        states = backbone(backbone.started(self._predictor.tensor(tokens)), cache=self._cache, counts=counts)
-        self._guess.read(states, counts)
+        states = backbone(backbone.started(self.predictor.tensor(tokens)), cache=self._cache, counts=counts)
+        self.guess.read(states, counts)
         self._hidden = states[torch.arange(len(counts)), counts - 1]
-        logits = self._model.logits(self._hidden)
+        logits = self.predictor.model.logits(self._hidden)
         self._pending, _ = self._pick(logits, self._uniforms(1, len(counts))[0])
         return self._pending.cpu().numpy()
 
     def keep(self, rows: Tensor) -> None:
         """Keep some of the rows."""
         self._cache.keep(rows)
-        self._guess.keep(rows)
+        self.guess.keep(rows)
         self._hidden, self._pending = self._hidden[rows], self._pending[rows]
 
     def step(
@@ -178,8 +175,8 @@ class _Run:
         k, lengths = drafts.shape[1], self._cache.lengths
         counts = torch.as_tensor(drafted)
         block = torch.cat([self._pending[:, None], drafts], dim=1)
-        states = self._model.backbone(block, cache=self._cache, counts=counts + 1)
-        logits = self._model.logits(states)
+        states = self.predictor.model.backbone(block, cache=self._cache, counts=counts + 1)
+        logits = self.predictor.model.logits(states)
         rows = torch.arange(len(counts), device=logits.device)
         if drawn_from is None:
             new = most_probable(logits)
@@ -199,7 +196,7 @@ class _Run:
         on_cpu = kept.cpu()
         # Keys and values of rejected drafts are dropped; the next tokens overwrite them.
         self._cache.truncate(lengths + 1 + on_cpu)
-        self._guess.read(states, on_cpu + 1)
+        self.guess.read(states, on_cpu + 1)
         return new.cpu().numpy(), drafted, on_cpu.numpy()
 
     def _draft(
@@ -209,7 +206,7 @@ class _Run:
         guesses, laws, token = [], [], self._pending
         uniforms = self._uniforms(int(most.max()), len(most))
         for place, uniform in enumerate(uniforms):
-            logits = self._guess.begin(self._hidden, token) if place == 0 else self._guess.go_on(token)
+            logits = self.guess.begin(self._hidden, token) if place == 0 else self.guess.go_on(token)
             token, law = self._pick(logits, uniform)
             guesses.append(token)
             if law is not None:
@@ -222,8 +219,8 @@ class _Run:
             ends = np.isin(tokens.cpu().numpy(), stops)
             counts = np.minimum(counts, np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, k))
         drawn: Tensor | None = None
-        if self._temperature > 0:
-            size = len(self._predictor.world.vocabulary)
+        if self.temperature > 0:
+            size = len(self.predictor.world.vocabulary)
             drawn = torch.stack(laws, dim=1) if laws else self._hidden.new_zeros(b, 0, size)
         return tokens, drawn, counts
 
@@ -231,18 +228,18 @@ class _Run:
         self, logits: Float[Tensor, "b v"], uniforms: Float[Tensor, " b"]
     ) -> tuple[Int[Tensor, " b"], Float[Tensor, "b v"] | None]:
         """Return a token per row, and the distributions they were drawn from; None if greedy."""
-        if self._temperature == 0:
+        if self.temperature == 0:
             return most_probable(logits), None
         laws = self._laws(logits)
         return sample_rows(laws, uniforms), laws
 
     def _laws(self, logits: Float[Tensor, "*b v"]) -> Float[Tensor, "*b v"]:
-        return nucleus((logits / self._temperature).softmax(dim=-1), self._top_p)
+        return nucleus((logits / self.temperature).softmax(dim=-1), self.top_p)
 
     def _uniforms(self, k: int, b: int) -> Float[Tensor, "k b"]:
-        if self._temperature == 0:
+        if self.temperature == 0:
             return torch.zeros(k, b)
-        return torch.as_tensor(self._rng.random((k, b)), device=self._predictor.model.backbone.head.weight.device)
+        return torch.as_tensor(self.rng.random((k, b)), device=self.predictor.model.backbone.head.weight.device)
 
 
 def acceptance_probs(
