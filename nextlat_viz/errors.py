@@ -42,22 +42,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def invalid(problems: Iterable[Any]) -> ValueError:
-    """Build the error for values that a pydantic model refused, from its ``error.errors()``.
-
-    Examples
-    --------
-    >>> print(invalid([{"loc": ("steps",), "input": -1, "msg": "Input should be greater than 0"}]))
-    steps=-1: input should be greater than 0
-    """
-    messages = []
-    for problem in problems:
-        text = str(problem["msg"]).removeprefix("Value error, ")
-        name = ".".join(map(str, problem["loc"]))
-        messages.append(f"{name}={problem['input']!r}: {text[0].lower()}{text[1:]}" if name else text)
-    return ValueError("; ".join(messages))
-
-
 def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     """Build the error for a name that does not exist, nearest existing name first.
 

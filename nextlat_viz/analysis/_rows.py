@@ -20,8 +20,11 @@ _MIN_SEQUENCES = 5
 _WORTH_THREADS = 4_000_000
 
 
-def latents_of(value: Any, argument: str = "latents") -> AnnData:
-    """Return a table of latents. A checkpoint, or the name of one, is extracted on its held-out episodes."""
+def latents_of(value: Any, argument: str = "latents", *, untrained: bool = False) -> AnnData:
+    """Return a table of latents. A checkpoint, or the name of one, is extracted on its held-out episodes.
+
+    With `untrained` a checkpoint is extracted as it was before its training.
+    """
     if isinstance(value, AnnData):
         return value
     from nextlat_viz.latents.extraction import extract
@@ -31,21 +34,11 @@ def latents_of(value: Any, argument: str = "latents") -> AnnData:
     if isinstance(value, (str, os.PathLike)):
         value = load(value)
     if isinstance(value, TrainedModel):
-        return extract(value, progress=False)
+        return extract(value.untrained() if untrained else value, progress=False)
     raise TypeError(
         f"{argument} must be a table of latents, a checkpoint or the name of one, got {type(value).__name__}: make a "
         "table with nlv.extract(checkpoint)"
     )
-
-
-def untrained_of(value: Any) -> AnnData:
-    """Return a table of latents; a checkpoint, or the name of one, is extracted as it was before its training."""
-    from nextlat_viz.training.checkpoint import load
-    from nextlat_viz.training.trained import TrainedModel
-
-    if isinstance(value, (str, os.PathLike)):
-        value = load(value)
-    return latents_of(value.untrained() if isinstance(value, TrainedModel) else value, "untrained")
 
 
 def finite(X: Float[np.ndarray, "rows dim"], what: str = "the latents") -> Float[np.ndarray, "rows dim"]:

@@ -238,17 +238,8 @@ def psi_states(predictor: ModelPredictor, inputs: Int[Tensor, "n t"], start: int
             "to read that many tokens"
         )
     read = backbone(inputs[:, : start + 1 - first])
-    return torch.cat([read, rollout(model, read[:, -1], inputs[:, start + 1 - first :])], dim=1)
-
-
-def rollout(model: NextLat, state: Float[Tensor, "*n dim"], tokens: Int[Tensor, "*n k"]) -> Float[Tensor, "*n k dim"]:
-    """Roll psi out from states over tokens: ``h_{t+1} = psi(h_t, embed(x_{t+1}))``."""
-    embeddings = model.backbone.embed(tokens)
-    states = []
-    for embedding in embeddings.unbind(dim=-2):
-        state = model.psi(state, embedding)
-        states.append(state)
-    return torch.stack(states, dim=-2) if states else embeddings
+    rolled = model.psi.read(read[:, -1], backbone.embed(inputs[:, start + 1 - first :]))
+    return torch.cat([read, rolled], dim=1)
 
 
 def readers(predictor: ModelPredictor, length: int, start: int | None = None) -> dict[str, Callable[[Tensor], Tensor]]:

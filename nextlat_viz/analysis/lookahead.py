@@ -11,10 +11,9 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from nextlat_viz.analysis._rows import finite, require_model
-from nextlat_viz.analysis.dynamics import rollout, with_psi
+from nextlat_viz.analysis.dynamics import with_psi
 from nextlat_viz.analysis.prediction import kl, token_ids
 from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError, at_least
@@ -176,7 +175,8 @@ def roll(model: NextLat, start: Float[np.ndarray, " D"], tokens: Int[np.ndarray,
     """Roll psi out from a state over tokens."""
     weight = model.backbone.head.weight
     state = torch.as_tensor(start, dtype=weight.dtype, device=weight.device)
-    return _numpy(rollout(model, state, torch.as_tensor(tokens, device=weight.device)))
+    rolled = model.psi.read(state, model.backbone.embed(torch.as_tensor(tokens, device=weight.device)))
+    return rolled.double().cpu().numpy()
 
 
 @torch_defaults()
@@ -185,7 +185,7 @@ def read_head(model: Objective, hidden: Float[np.ndarray, "rows D"]) -> Float[np
     """Return the next-token distributions that the model's head reads from hidden states."""
     weight = model.backbone.head.weight
     logits = model.logits(torch.as_tensor(hidden, dtype=weight.dtype, device=weight.device))
-    return _numpy(logits.double().softmax(dim=-1))
+    return logits.double().softmax(dim=-1).cpu().numpy()
 
 
 def require_head(model: Objective, latents: AnnData, row: int) -> None:
@@ -199,10 +199,6 @@ def require_head(model: Objective, latents: AnnData, row: int) -> None:
             f"these latents are of {meta(latents)['name']!r}, and this model predicts other next tokens from them: "
             "give the model they were extracted from"
         )
-
-
-def _numpy(values: Tensor) -> np.ndarray:
-    return values.double().cpu().numpy()
 
 
 def next_rows(latents: AnnData, row: int, steps: int) -> Int[np.ndarray, " k"]:

@@ -209,13 +209,11 @@ def token_names(latents: AnnData, size: int) -> tuple[str, ...]:
     vocabulary: list[str] = meta(latents)["vocabulary"]
     if len(vocabulary) == size and "token_id" not in latents.obs:
         return tuple(vocabulary)
-    names = [str(number) for number in range(size)]
+    known: dict[int, str] = {}
     if "token_id" in latents.obs:
         read = latents.obs.drop_duplicates("token_id")
-        for number, name in zip(read["token_id"].tolist(), read["token"].astype(str).tolist(), strict=True):
-            if number < size:
-                names[number] = name
-    return tuple(names)
+        known = dict(zip(read["token_id"].tolist(), read["token"].astype(str).tolist(), strict=True))
+    return tuple(known.get(number, str(number)) for number in range(size))
 
 
 def model_probs(

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from nextlat_viz.analysis.probes.result import ProbeResult
 from nextlat_viz.analysis.trajectories import Trajectory
 from nextlat_viz.display import distinct
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import one_of
 from nextlat_viz.worlds import World, checks
 from nextlat_viz.worlds.strings import legal_part, parse_string, prompt_tokens, require_short
 
@@ -214,9 +214,7 @@ def _read(
             return np.full((1, size), np.nan), np.full((1, width), np.nan)
         states = backbone.states(inputs, None if documents is None else torch.from_numpy(documents))
         laws = model.logits(states["hidden"])[0].double().softmax(dim=-1).cpu().numpy()
-        if site not in states:
-            raise unknown("site", site, states)
-        latents = states[site][0].double().cpu().numpy()
+        latents = states[one_of("site", site, states)][0].double().cpu().numpy()
     lacking = ((1 - backbone.offset, 0), (0, 0))
     return tuple(np.pad(values, lacking, constant_values=np.nan) for values in (laws, latents))  # type: ignore[return-value]
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from nextlat_viz.decoding.predictor import Predictor, Reader, as_predictor
+from nextlat_viz.decoding.predictor import Predictor, as_predictor
 from nextlat_viz.decoding.result import Generated
 from nextlat_viz.errors import is_number, require_callable
 from nextlat_viz.models.torch_state import torch_defaults
@@ -75,68 +74,78 @@ def generate(
     ([[1, 0, 1, 0, 0], [0, 0, 0, -1, -1]], [[0, 0], [0, 0]])
     """
     predictor = as_predictor(model)
-    rows = read_prompts(predictor, prompts)
+    tokens, lengths = read_prompts(predictor, prompts)
     check_sampling(temperature, top_p)
     require_callable("on_tokens", on_tokens)
-    tokens, length, limit = rows.allocate(max_tokens, predictor.context)
-    stops, stopped = stop_tokens(predictor, stop), np.zeros(len(length), bool)
+    written = Continuations(predictor, tokens, lengths, max_tokens, stop, on_tokens)
     rng = np.random.default_rng(seed)
-    active = np.flatnonzero(length < limit)
-    if active.size:
-        reader = rows.reader(predictor)
-    while active.size:
+    if written.active.size:
+        # A user's predictor must support lengths only if they differ.
+        equal = (lengths == tokens.shape[1]).all()
+        reader = predictor.reader(tokens) if equal else predictor.reader(tokens, lengths)
+    while written.active.size:
         chosen = choose(reader.probs, temperature, rng, top_p)
-        tokens[active, length[active]] = chosen
-        if on_tokens is not None:
-            for row, token in zip(active.tolist(), chosen[:, None], strict=True):
-                on_tokens(row, token)
-        length[active] += 1
-        ended = np.isin(chosen, stops)
-        stopped[active[ended]] = True
-        unfinished = ~ended & (length[active] < limit[active])
-        active, chosen = active[unfinished], chosen[unfinished]
-        if active.size:
+        unfinished = written.add(chosen[:, None], np.ones_like(chosen))
+        if written.active.size:
             # Finished rows leave the batch, so that they cost nothing.
             if not unfinished.all():
                 reader.keep(unfinished)
-            reader.read(chosen)
-    return Generated(tokens[:, : int(length.max(initial=rows.width))], length, rows.width, stopped, rows.lengths)
+            reader.read(chosen[unfinished])
+    return Generated(*written.result())
 
 
-@dataclass(frozen=True, eq=False)
-class PromptRows:
-    """Prompts as one array: each starts in the first column and is padded with 0."""
+class Continuations:
+    """Prompts with the tokens added to them, -1 where there is no token yet; `active` are the unfinished rows."""
 
-    tokens: Int[np.ndarray, "n t"]
-    lengths: Int[np.ndarray, " n"]
-
-    @property
-    def width(self) -> int:
-        return self.tokens.shape[1]
-
-    def allocate(
-        self, max_tokens: int, context: int | None
-    ) -> tuple[Int[np.ndarray, "n s"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-        """Return the array of prompts and continuations (-1 where there is no token yet), the lengths, their limits."""
+    def __init__(
+        self,
+        predictor: Predictor,
+        prompts: Int[np.ndarray, "n t"],
+        lengths: Int[np.ndarray, " n"],
+        max_tokens: int,
+        stop: int | Collection[int] | None,
+        on_tokens: OnTokens | None,
+    ) -> None:
         if max_tokens < 0:
             raise ValueError(f"max_tokens={max_tokens} must be at least 0")
-        limit = self.lengths + max_tokens
-        if context is not None:
+        stop = predictor.ends if stop is None else stop
+        self.stops = np.array([stop] if isinstance(stop, (int, np.integer)) else sorted(stop), dtype=np.int64)
+        self.prompts, self._on_tokens = lengths, on_tokens
+        self.width, self.length, self.limit = prompts.shape[1], lengths.copy(), lengths + max_tokens
+        if predictor.context is not None:
             # The last token is predicted but never read, so it needs no position.
-            limit = np.minimum(limit, context + 1)
-        tokens = np.full((len(limit), int(limit.max(initial=self.width))), -1, dtype=np.int64)
-        tokens[:, : self.width] = np.where(np.arange(self.width) < self.lengths[:, None], self.tokens, -1)
-        return tokens, self.lengths.copy(), limit
+            self.limit = np.minimum(self.limit, predictor.context + 1)
+        self.tokens = np.full((len(lengths), int(self.limit.max(initial=self.width))), -1, dtype=np.int64)
+        real = np.arange(self.width) < lengths[:, None]
+        self.tokens[:, : self.width] = np.where(real, prompts, -1)
+        self.stopped = np.zeros(len(lengths), bool)
+        self.active = np.flatnonzero(self.length < self.limit)
 
-    def reader(self, predictor: Predictor) -> Reader:
-        # A user's predictor must support lengths only if they differ.
-        if (self.lengths == self.width).all():
-            return predictor.reader(self.tokens)
-        return predictor.reader(self.tokens, self.lengths)
+    def add(self, new: Int[np.ndarray, "b k"], fresh: Int[np.ndarray, " b"]) -> Bool[np.ndarray, " b"]:
+        """Write the first `fresh` new tokens of each active row, up to a stop token; return which are unfinished."""
+        active, columns = self.active, np.arange(new.shape[1])
+        ends = np.isin(new, self.stops) & (columns < fresh[:, None])
+        ended = ends.any(axis=1)
+        fresh = np.where(ended, ends.argmax(axis=1) + 1, fresh)
+        rows, places = np.nonzero(columns < fresh[:, None])
+        self.tokens[active[rows], self.length[active][rows] + places] = new[rows, places]
+        self.length[active] += fresh
+        self.stopped[active] = ended
+        if self._on_tokens is not None:
+            for row, row_tokens, count in zip(active.tolist(), new, fresh.tolist(), strict=True):
+                self._on_tokens(row, row_tokens[:count])
+        unfinished = ~ended & (self.length[active] < self.limit[active])
+        self.active = active[unfinished]
+        return unfinished
+
+    def result(self) -> tuple[np.ndarray, np.ndarray, int, np.ndarray, np.ndarray]:
+        """Return the fields of `Generated`."""
+        longest = int(self.length.max(initial=self.width))
+        return self.tokens[:, :longest], self.length, self.width, self.stopped, self.prompts
 
 
-def read_prompts(predictor: Predictor, prompts: Prompts) -> PromptRows:
-    """Return the prompts as rows; raise ValueError if the model cannot read them."""
+def read_prompts(predictor: Predictor, prompts: Prompts) -> tuple[Int[np.ndarray, "n t"], Int[np.ndarray, " n"]]:
+    """Return the prompts, padded with 0, and their lengths; raise ValueError if the model cannot read them."""
     if isinstance(prompts, str):
         raise ValueError("prompts must be a list, one text or row of tokens for each: for one text give [text]")
     if isinstance(prompts, Sequence) and prompts and all(isinstance(text, str) for text in prompts):
@@ -173,13 +182,7 @@ def read_prompts(predictor: Predictor, prompts: Prompts) -> PromptRows:
             f"prompts of {width} tokens are longer than the context of {predictor.name}, {predictor.context}: shorten "
             "them"
         )
-    return PromptRows(tokens, lengths)
-
-
-def stop_tokens(predictor: Predictor, stop: int | Collection[int] | None) -> Int[np.ndarray, " stops"]:
-    """Return one stop token or several as an array; the predictor's own where `stop` is None."""
-    stop = predictor.ends if stop is None else stop
-    return np.array([stop] if isinstance(stop, (int, np.integer)) else sorted(stop), dtype=np.int64)
+    return tokens, lengths
 
 
 def check_sampling(temperature: float, top_p: float) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,19 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nextlat_viz.decoding.drafters import Adaptive, DraftCosts, Drafter, check_draft, drafter_name, make_drafter
-from nextlat_viz.decoding.generation import OnTokens, Prompts, check_sampling, nucleus, read_prompts, stop_tokens
+from nextlat_viz.decoding.generation import Continuations, OnTokens, Prompts, check_sampling, nucleus, read_prompts
 from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
 from nextlat_viz.decoding.result import Speculated
 from nextlat_viz.errors import require_callable
 from nextlat_viz.models.torch_state import torch_defaults
-
-
-class _Drafts(NamedTuple):
-    """Drafts of one step: tokens, the laws they were drawn from (None if greedy), and their number in each row."""
-
-    tokens: Int[Tensor, "b k"]
-    laws: Float[Tensor, "b k v"] | None
-    counts: Int[np.ndarray, " b"]
 
 
 @torch_defaults()
@@ -86,39 +79,35 @@ def speculative_generate(
     if not isinstance(predictor, ModelPredictor):
         raise ValueError(f"{predictor.name} is not a trained model, so it has nothing to draft with: use generate()")
     name = drafter_name(predictor, drafter)
-    rows = read_prompts(predictor, prompts)
+    tokens, lengths = read_prompts(predictor, prompts)
     check_sampling(temperature, top_p)
     require_callable("on_tokens", on_tokens)
-    tokens, length, limit = rows.allocate(max_tokens, predictor.context)
-    guess = make_drafter(predictor, name, len(length))
+    written, n = Continuations(predictor, tokens, lengths, max_tokens, stop, on_tokens), len(lengths)
+    guess = make_drafter(predictor, name, n)
     if draft == "adaptive":
-        draft = Adaptive(DraftCosts.by_weights(predictor, name, len(length)))
+        draft = Adaptive(DraftCosts.by_weights(predictor, name, n))
     if isinstance(draft, Adaptive):
         policy, draft = draft, "adaptive"
         longest = min(policy.most, guess.longest or policy.most, (predictor.context or policy.most + 1) - 1)
     else:
         longest, policy = check_draft(predictor, draft, guess.longest), None
     run = _Run(predictor, guess, temperature, top_p, np.random.default_rng(seed))
-    stops, n = stop_tokens(predictor, stop), len(length)
-    stopped, steps, drafted, accepted_drafts = np.zeros(n, bool), *(np.zeros(n, np.int64) for _ in range(3))
+    steps, drafted, accepted_drafts = (np.zeros(n, np.int64) for _ in range(3))
     proposed, tested, kept = (np.zeros(longest + 1, np.int64) for _ in range(3))
 
-    active = np.flatnonzero(length < limit)
-    if active.size:
-        new, fresh = run.read(rows.tokens, rows.lengths)[:, None], np.ones(n, np.int64)
-    while active.size:
-        unfinished, fresh = _write(tokens, length, active, new, fresh, stops, stopped, limit)
-        if on_tokens is not None:
-            for row, row_tokens, count in zip(active.tolist(), new, fresh.tolist(), strict=True):
-                on_tokens(row, row_tokens[:count])
-        active = active[unfinished]
+    if written.active.size:
+        new, fresh = run.read(tokens, lengths)[:, None], np.ones(n, np.int64)
+    while written.active.size:
+        unfinished = written.add(new, fresh)
+        active = written.active
         if active.size == 0:
             break
         if not unfinished.all():
             run.keep(torch.as_tensor(unfinished))
         # Every step gives one token besides the accepted drafts, so the last token needs no draft.
-        at_most = longest if policy is None else policy.length(longest)
-        new, counts, accepted_now = run.step(np.minimum(limit[active] - length[active] - 1, at_most), stops)
+        room = written.limit[active] - written.length[active] - 1
+        most = np.minimum(room, longest if policy is None else policy.length(longest))
+        new, counts, accepted_now = run.step(most, written.stops)
         if policy is not None:
             policy.learn(counts, accepted_now)
         fresh = accepted_now + 1
@@ -133,11 +122,7 @@ def speculative_generate(
     at_least = [np.cumsum(steps_with[::-1])[::-1][1:] for steps_with in (proposed, kept)]
     used = int((at_least[0] > 0).sum())
     return Speculated(
-        tokens[:, : int(length.max(initial=rows.width))],
-        length,
-        rows.width,
-        stopped,
-        rows.lengths,
+        *written.result(),
         drafter=name,
         draft=draft,
         steps=steps,
@@ -149,61 +134,32 @@ def speculative_generate(
     )
 
 
-def _write(
-    tokens: Int[np.ndarray, "n s"],
-    length: Int[np.ndarray, " n"],
-    active: Int[np.ndarray, " b"],
-    new: Int[np.ndarray, "b k"],
-    fresh: Int[np.ndarray, " b"],
-    stops: Int[np.ndarray, " stops"],
-    stopped: np.ndarray,
-    limit: Int[np.ndarray, " n"],
-) -> tuple[np.ndarray, Int[np.ndarray, " b"]]:
-    """Write the first `fresh` new tokens of each row, up to a stop token.
-
-    Returns which rows are unfinished, and the tokens written to each.
-    """
-    columns = np.arange(new.shape[1])
-    ends = np.isin(new, stops) & (columns < fresh[:, None])
-    ended = ends.any(axis=1)
-    fresh = np.where(ended, ends.argmax(axis=1) + 1, fresh)
-    rows, places = np.nonzero(columns < fresh[:, None])
-    tokens[active[rows], length[active][rows] + places] = new[rows, places]
-    length[active] += fresh
-    stopped[active] = ended
-    return ~ended & (length[active] < limit[active]), fresh
-
-
+@dataclass(eq=False)
 class _Run:
     """The unfinished rows: their cache, the last state of each, and the token after it, which is not read yet."""
 
-    def __init__(
-        self,
-        predictor: ModelPredictor,
-        guess: Drafter,
-        temperature: float,
-        top_p: float,
-        rng: np.random.Generator,
-    ) -> None:
-        self._predictor, self._model, self._guess = predictor, predictor.model, guess
-        self._temperature, self._top_p, self._rng = temperature, top_p, rng
+    predictor: ModelPredictor
+    guess: Drafter
+    temperature: float
+    top_p: float
+    rng: np.random.Generator
 
     def read(self, tokens: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """Read the prompts; return the first token after each."""
-        backbone = self._model.backbone
+        backbone = self.predictor.model.backbone
         self._cache = backbone.cache(len(tokens))
         counts = torch.as_tensor(lengths) + backbone.offset
-        states = backbone(backbone.started(self._predictor.tensor(tokens)), cache=self._cache, counts=counts)
-        self._guess.read(states, counts)
+        states = backbone(backbone.started(self.predictor.tensor(tokens)), cache=self._cache, counts=counts)
+        self.guess.read(states, counts)
         self._hidden = states[torch.arange(len(counts)), counts - 1]
-        logits = self._model.logits(self._hidden)
+        logits = self.predictor.model.logits(self._hidden)
         self._pending, _ = self._pick(logits, self._uniforms(1, len(counts))[0])
         return self._pending.cpu().numpy()
 
     def keep(self, rows: Tensor) -> None:
         """Keep some of the rows."""
         self._cache.keep(rows)
-        self._guess.keep(rows)
+        self.guess.keep(rows)
         self._hidden, self._pending = self._hidden[rows], self._pending[rows]
 
     def step(
@@ -214,39 +170,42 @@ class _Run:
         Returns for each row its new tokens, the number of drafts and the number accepted. The first accepted + 1 of the
         new tokens are valid.
         """
-        drafts = self._draft(most, stops)
-        k, lengths = drafts.tokens.shape[1], self._cache.lengths
-        counts = torch.as_tensor(drafts.counts)
-        block = torch.cat([self._pending[:, None], drafts.tokens], dim=1)
-        states = self._model.backbone(block, cache=self._cache, counts=counts + 1)
-        logits = self._model.logits(states)
+        drafts, drawn_from, drafted = self._draft(most, stops)
+        k, lengths = drafts.shape[1], self._cache.lengths
+        counts = torch.as_tensor(drafted)
+        block = torch.cat([self._pending[:, None], drafts], dim=1)
+        states = self.predictor.model.backbone(block, cache=self._cache, counts=counts + 1)
+        logits = self.predictor.model.logits(states)
         rows = torch.arange(len(counts), device=logits.device)
-        if drafts.laws is None:
+        if drawn_from is None:
             new = most_probable(logits)
             # All probability is on one token: a draft is accepted if it is that token.
-            chances = (new[:, :k] == drafts.tokens).double()
+            chances = (new[:, :k] == drafts).double()
             kept = accepted(chances, counts.to(rows.device), torch.zeros_like(chances))
             self._pending = new[rows, kept]
         else:
             uniforms = self._uniforms(k + 1, len(counts))
             on_device = counts.to(rows.device)
             laws = self._laws(logits)
-            kept = accepted(acceptance_probs(laws, drafts.laws, drafts.tokens), on_device, uniforms[:k].T)
-            self._pending = sample_rows(replacement(laws, drafts.laws, on_device, kept), uniforms[k])
-            new = torch.cat([drafts.tokens, self._pending[:, None]], dim=1)
+            kept = accepted(acceptance_probs(laws, drawn_from, drafts), on_device, uniforms[:k].T)
+            self._pending = sample_rows(replacement(laws, drawn_from, on_device, kept), uniforms[k])
+            new = torch.cat([drafts, self._pending[:, None]], dim=1)
             new[rows, kept] = self._pending
         self._hidden = states[rows, kept]
         on_cpu = kept.cpu()
         # Keys and values of rejected drafts are dropped; the next tokens overwrite them.
         self._cache.truncate(lengths + 1 + on_cpu)
-        self._guess.read(states, on_cpu + 1)
-        return new.cpu().numpy(), drafts.counts, on_cpu.numpy()
+        self.guess.read(states, on_cpu + 1)
+        return new.cpu().numpy(), drafted, on_cpu.numpy()
 
-    def _draft(self, most: Int[np.ndarray, " b"], stops: Int[np.ndarray, " stops"]) -> _Drafts:
+    def _draft(
+        self, most: Int[np.ndarray, " b"], stops: Int[np.ndarray, " stops"]
+    ) -> tuple[Int[Tensor, "b k"], Float[Tensor, "b k v"] | None, Int[np.ndarray, " b"]]:
+        """Return drafts, the laws they were drawn from (None if greedy), and their number in each row."""
         guesses, laws, token = [], [], self._pending
         uniforms = self._uniforms(int(most.max()), len(most))
         for place, uniform in enumerate(uniforms):
-            logits = self._guess.begin(self._hidden, token) if place == 0 else self._guess.go_on(token)
+            logits = self.guess.begin(self._hidden, token) if place == 0 else self.guess.go_on(token)
             token, law = self._pick(logits, uniform)
             guesses.append(token)
             if law is not None:
@@ -259,27 +218,27 @@ class _Run:
             ends = np.isin(tokens.cpu().numpy(), stops)
             counts = np.minimum(counts, np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, k))
         drawn: Tensor | None = None
-        if self._temperature > 0:
-            size = len(self._predictor.world.vocabulary)
+        if self.temperature > 0:
+            size = len(self.predictor.world.vocabulary)
             drawn = torch.stack(laws, dim=1) if laws else self._hidden.new_zeros(b, 0, size)
-        return _Drafts(tokens, drawn, counts)
+        return tokens, drawn, counts
 
     def _pick(
         self, logits: Float[Tensor, "b v"], uniforms: Float[Tensor, " b"]
     ) -> tuple[Int[Tensor, " b"], Float[Tensor, "b v"] | None]:
         """Return a token per row, and the distributions they were drawn from; None if greedy."""
-        if self._temperature == 0:
+        if self.temperature == 0:
             return most_probable(logits), None
         laws = self._laws(logits)
         return sample_rows(laws, uniforms), laws
 
     def _laws(self, logits: Float[Tensor, "*b v"]) -> Float[Tensor, "*b v"]:
-        return nucleus((logits / self._temperature).softmax(dim=-1), self._top_p)
+        return nucleus((logits / self.temperature).softmax(dim=-1), self.top_p)
 
     def _uniforms(self, k: int, b: int) -> Float[Tensor, "k b"]:
-        if self._temperature == 0:
+        if self.temperature == 0:
             return torch.zeros(k, b)
-        return torch.as_tensor(self._rng.random((k, b)), device=self._predictor.model.backbone.head.weight.device)
+        return torch.as_tensor(self.rng.random((k, b)), device=self.predictor.model.backbone.head.weight.device)
 
 
 def acceptance_probs(

@@ -7,20 +7,11 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from nextlat_viz.errors import invalid, unknown
 from nextlat_viz.hf.hub import cell_text, markdown_card
 from nextlat_viz.training.card import SignedCard
+from nextlat_viz.training.config import validated
 
 README = "README.md"
 
@@ -101,19 +92,13 @@ def settle(explicit: dict[str, Any], settings: dict[str, Any]) -> FinetuneConfig
     >>> config.warmup_steps, config.decay_steps, config.psi_steps
     (5, 100, 100)
     """
-    for field in settings:
-        if field not in FinetuneConfig.model_fields:
-            raise unknown("hyperparameter", field, FinetuneConfig.model_fields)
     explicit = {name: value for name, value in explicit.items() if value is not None}
     steps = max(explicit["steps"], 0)
     derived: dict[str, float] = {"warmup_steps": steps // 20, "decay_steps": steps // 2}
     if explicit.get("mode") == "full":
         derived |= {"model_rate": 0.005, "lambda_h": 0.05, "lambda_kl": 0.1}
         derived["psi_steps"] = steps // 2 if explicit.get("lambda_h", 1) or explicit.get("lambda_kl", 1) else 0
-    try:
-        config = FinetuneConfig.model_validate(derived | settings | explicit)
-    except ValidationError as error:
-        raise invalid(error.errors()) from error
+    config = validated(FinetuneConfig, derived | settings | explicit, "hyperparameter")
     if not (config.lambda_h or config.lambda_kl) and (config.mode == "psi" or config.psi_steps):
         raise ValueError(
             "lambda_h=0 and lambda_kl=0 leave psi nothing to learn: give one of them, or mode='full' and psi_steps=0"

@@ -297,39 +297,24 @@ def held_out_metrics(model: PostHoc, held_out: Episodes, batch_size: int, device
     }
 
 
-class _AdamW(torch.optim.AdamW):
-    """AdamW that multiplies the learning rate of each group by its factor, and freezes it for its first steps.
-
-    Frozen weights have no gradients, which saves the backward pass through the model.
-    """
-
-    def step(self, closure: Any = None) -> Any:
-        for group in self.param_groups:
-            group["lr"] = group["lr"] * group["factor"]
-        result = super().step(closure)
-        self.unfreeze()
-        return result
-
-    def load_state_dict(self, state_dict: Any) -> None:
-        super().load_state_dict(state_dict)
-        self.unfreeze()
-
-    def unfreeze(self) -> None:
-        """Unfreeze the groups whose frozen steps are over."""
-        steps = max((int(state["step"]) for state in self.state.values() if "step" in state), default=0)
-        for group in self.param_groups:
-            for weights in group["params"] if group["frozen_steps"] else ():
-                weights.requires_grad_(steps >= group["frozen_steps"])
+def _unfreeze(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Freeze the groups for their first steps: without gradients, the backward pass through the model is saved."""
+    steps = max((int(state["step"]) for state in optimizer.state.values() if "step" in state), default=0)
+    for group in optimizer.param_groups:
+        for weights in group["params"] if group["frozen_steps"] else ():
+            weights.requires_grad_(steps >= group["frozen_steps"])
 
 
-def _optimizer(model: PostHoc, config: FinetuneConfig) -> _AdamW:
+def _optimizer(model: PostHoc, config: FinetuneConfig) -> torch.optim.AdamW:
     """Build the optimiser, in the order of ``model.trained()``; the pretrained part has a lower rate than psi."""
     slow = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [{"params": list(model.psi.parameters()), "factor": 1.0, "frozen_steps": 0}]
     if slow:
         groups.insert(0, {"params": slow, "factor": config.model_rate, "frozen_steps": config.psi_steps})
-    optimizer = _AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay)
-    optimizer.unfreeze()
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay)
+    optimizer.register_step_post_hook(_unfreeze)
+    optimizer.register_load_state_dict_post_hook(_unfreeze)
+    _unfreeze(optimizer)
     return optimizer
 
 

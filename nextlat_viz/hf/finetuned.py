@@ -164,12 +164,8 @@ class Finetuned(HubModel):
     @torch.no_grad()
     def rollout(self, hidden: Float[Tensor, "b dim"], tokens: Int[Tensor, "b k"]) -> Float[Tensor, "b k dim"]:
         """Return the states of psi as it reads `tokens` from `hidden` on, without running the model."""
-        rolled = []
         embeddings: Any = self.model.get_input_embeddings()  # type: ignore[operator]
-        for embedding in embeddings(tokens).unbind(dim=1):
-            hidden = self.psi(hidden, embedding)
-            rolled.append(hidden)
-        return torch.stack(rolled, dim=1) if rolled else hidden[:, None][:, :0]
+        return self.psi.read(hidden, embeddings(tokens))
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Copy the whole folder, checked against its card, to another place.

@@ -13,15 +13,7 @@ from nextlat_viz.errors import CheckpointError, optional, shown
 from nextlat_viz.models import OBJECTIVES
 from nextlat_viz.paths import cache_dir
 from nextlat_viz.training.card import CARD, FORMAT, Card, read_card
-from nextlat_viz.training.checkpoint import (
-    METRICS,
-    TOKENIZER,
-    WEIGHTS,
-    Checkpoint,
-    load,
-    read_folder,
-    read_weights,
-)
+from nextlat_viz.training.checkpoint import METRICS, TOKENIZER, WEIGHTS, Checkpoint, load, read_folder, read_weights
 from nextlat_viz.training.resume import snapshot_path
 from nextlat_viz.training.trained import HF_PREFIX
 

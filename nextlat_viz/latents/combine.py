@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from nextlat_viz.errors import LatentsError, listed, unknown
+from nextlat_viz.errors import LatentsError, listed, one_of, unknown
 from nextlat_viz.latents.table import FORMAT, KEY, TOKENS, column, describe, meta, sites
 
 
@@ -45,8 +45,7 @@ def select(latents: AnnData, mask: np.ndarray | pd.Series | None = None, **where
     if keep.shape != (latents.n_obs,) or keep.dtype != bool:
         raise LatentsError(f"mask must be {latents.n_obs} booleans, got {keep.dtype} of shape {keep.shape}")
     for name, choice in where.items():
-        if name not in latents.obs:
-            raise unknown("column", name, map(str, latents.obs.columns))
+        one_of("column", name, latents.obs.columns)
         values = column(latents, name)
         accepted = [choice] if isinstance(choice, str) or np.ndim(choice) == 0 else list(choice)
         if isinstance(latents.obs[name].dtype, pd.CategoricalDtype):

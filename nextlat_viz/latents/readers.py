@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.errors import LatentsError, one_of, unknown
 from nextlat_viz.hf.load import blocks_of, name_of
 from nextlat_viz.latents.facts import MOST_TOKENS
 from nextlat_viz.latents.table import HIDDEN
@@ -92,8 +92,7 @@ class CheckpointReader(LatentsReader):
         known = self._backbone.sites
         names = known if sites == "all" else [sites] if isinstance(sites, str) else list(sites)
         for name in names:
-            if name not in known:
-                raise unknown("site", name, known)
+            one_of("site", name, known)
         self.sites = [name for name in known if name in names or name == HIDDEN]
         self.context, self.offset = self._backbone.config.context, self._backbone.offset
         self.vocabulary_size = len(checkpoint.world.vocabulary)
@@ -218,7 +217,6 @@ class ModuleReader(LatentsReader):
     ) -> tuple[States, Any]:
         """Run the model and record the states at all sites; end before the submodule `stop`, if given."""
         states: dict[str, Tensor] = {}
-        handles = []
 
         def keep(name: str, value: Any) -> None:
             if name in states:
@@ -249,14 +247,15 @@ class ModuleReader(LatentsReader):
         def enough(*_: Any) -> None:
             raise _Enough
 
+        result = None
         try:
-            for name, place in self._places.items():
-                handles.append(_hook(name, place, keep))
-            if stop is not None:
-                handles.append(stop.register_forward_pre_hook(enough))
-            result = None
-            with suppress(_Enough):
-                result = self._call(self.module, tokens, real)
+            with ExitStack() as hooks:
+                for name, place in self._places.items():
+                    hooks.enter_context(_hook(name, place, keep))
+                if stop is not None:
+                    hooks.enter_context(stop.register_forward_pre_hook(enough))
+                with suppress(_Enough):
+                    result = self._call(self.module, tokens, real)
         except IndexError as error:
             sizes = [part.num_embeddings for part in self.module.modules() if isinstance(part, nn.Embedding)]
             if not sizes or (int(tokens.max()) < min(sizes) and tokens.shape[1] <= min(sizes)):
@@ -265,9 +264,6 @@ class ModuleReader(LatentsReader):
                 f"the model cannot read tokens with ids up to {int(tokens.max())} at {tokens.shape[1]} positions: its "
                 f"embeddings have {', '.join(map(str, sizes))} rows"
             ) from error
-        finally:
-            for handle in handles:
-                handle.remove()
         for name in self._places:
             if name not in states:
                 raise LatentsError(f"site {name!r} did not run in the forward pass: choose another, or give call=...")
@@ -348,17 +344,11 @@ class CausalLMReader(ModuleReader):
 
 
 def _hook(name: str, place: Place, keep: Callable[[str, Any], None]) -> Any:
-    if place.is_input:
-
-        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            keep(name, args or list(kwargs.values()))
-
-        return place.module.register_forward_pre_hook(before, with_kwargs=True)
-
-    def after(module: nn.Module, args: Any, output: Any) -> None:
-        keep(name, output)
-
-    return place.module.register_forward_hook(after)
+    if not place.is_input:
+        return place.module.register_forward_hook(lambda module, args, output: keep(name, output))
+    return place.module.register_forward_pre_hook(
+        lambda module, args, kwargs: keep(name, args or list(kwargs.values())), with_kwargs=True
+    )
 
 
 def _first_tensor(value: Any) -> Tensor | None:

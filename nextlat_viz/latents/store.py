@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +66,10 @@ def save_latents(latents: AnnData, path: str | Path, *, overwrite: bool = False)
     for part in (latents.obs, latents.obsm, latents.layers):
         require_names(part)
     path = require_free(path, overwrite)
-    try:
-        with io.draft(path) as temporary:
-            with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
-                write_elem(file, "/", latents)
-            seal_file(temporary)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    with writing(path), io.draft(path) as temporary:
+        with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
+            write_elem(file, "/", latents)
+        seal_file(temporary)
     return path
 
 
@@ -82,10 +80,8 @@ def require_free(path: str | Path, overwrite: bool) -> Path:
         raise LatentsError(f"path must end in .h5ad, got {path}")
     if path.exists() and not overwrite:
         raise LatentsError(f"{path} exists already: pass overwrite=True to replace it, or choose another path")
-    try:
+    with writing(path):
         io.claim(path.parent)
-    except OSError as error:
-        raise unwritable(path, error) from error
     return path
 
 
@@ -146,12 +142,16 @@ def _storable(name: str, values: pd.Series) -> pd.Series:
     )
 
 
-def unwritable(path: Path, error: OSError) -> LatentsError:
-    """Build the error for a file that cannot be written."""
-    reason = str(error)
-    if not reason.startswith("cannot write"):
-        reason = f"cannot write {path}: {error.strerror or reason}. Choose a folder you can write to"
-    return LatentsError(f"{reason}, with free space")
+@contextmanager
+def writing(path: Path, more: str = "") -> Iterator[None]:
+    """Raise a LatentsError that names the file where it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        reason = str(error)
+        if not reason.startswith("cannot write"):
+            reason = f"cannot write {path}: {error.strerror or reason}. Choose a folder you can write to"
+        raise LatentsError(f"{reason}, with free space{more}") from error
 
 
 def load_latents(path: str | Path) -> AnnData:

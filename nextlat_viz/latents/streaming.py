@@ -29,11 +29,12 @@ from nextlat_viz.display import shorten
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.facts import Reading
 from nextlat_viz.latents.layout import lay_out, narrow, offsets_of, require_room
-from nextlat_viz.latents.store import BLOCK, check_file, seal_file, unwritable
+from nextlat_viz.latents.store import BLOCK, check_file, seal_file, writing
 from nextlat_viz.latents.table import KEY
 
 # Seconds of work that a crash can lose. Every journal entry waits for the disk: too slow for every batch.
 SYNC_EVERY = 1.0
+CONTINUES = ". The same call continues from the last saved batch"
 _LAYOUT = ""  # no site has this name
 
 
@@ -85,15 +86,15 @@ class Growing:
 
     def _acquire(self) -> None:
         """Lock the file against other processes; the operating system releases it when this one ends."""
-        try:
+        with writing(self.out, CONTINUES):
             self.out.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise LatentsError(
-                f"out={str(self.out)!r} is in use: another process extracts there. Wait for it, or choose another path"
-            ) from None
-        except OSError as error:
-            raise self._unwritable(error) from error
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                raise LatentsError(
+                    f"out={str(self.out)!r} is in use: another process extracts there. Wait for it, or choose another "
+                    "path"
+                ) from None
 
     def close(self) -> None:
         """Let other processes write the file."""
@@ -146,7 +147,7 @@ class Growing:
 
     def _start(self, read: Reading, uns: Mapping[str, Any], widths: Mapping[str, int], dtype: str) -> None:
         """Lay the file out, unless an earlier session did, and open it for rows."""
-        try:
+        with writing(self.out, CONTINUES):
             if not self._begun:
                 self.part.parent.mkdir(parents=True, exist_ok=True)
                 # The next call must find the file, so its name can be guessed: a link planted there is removed, not
@@ -160,15 +161,13 @@ class Growing:
             if {name: width for name, (_, _, width) in self._offsets.items()} != widths:
                 raise damaged(self.part, self.journal)
             self._file: BinaryIO = self.part.open("rb+", buffering=0)
-        except OSError as error:
-            raise self._unwritable(error) from error
         self._synced, self._open = time.monotonic(), True
 
     def _write(self, arrays: Mapping[str, np.ndarray], episodes: int) -> None:
         count = len(next(iter(arrays.values())))
         # If the disk fills up during a batch, the journal must state only the batches before it.
         sums = dict(self._sums)
-        try:
+        with writing(self.out, CONTINUES):
             for name, values in arrays.items():
                 offset, kind, width = self._offsets[name]
                 self._file.seek(offset + self.row * width * kind.itemsize)
@@ -180,8 +179,6 @@ class Growing:
             self.row, self.episodes, self._sums = self.row + count, episodes, sums
             if time.monotonic() - self._synced >= SYNC_EVERY:
                 self._sync()
-        except OSError as error:
-            raise self._unwritable(error) from error
 
     def _stop(self) -> None:
         try:
@@ -202,11 +199,9 @@ class Growing:
         else:
             # An earlier session wrote the last rows and did not seal them.
             self._checked_offsets(self.identity["rows"])
-        try:
+        with writing(self.out, CONTINUES):
             seal_file(self.part)
             self.part.replace(self.out)
-        except OSError as error:
-            raise self._unwritable(error) from error
         with suppress(OSError):
             self.journal.unlink()
 
@@ -246,9 +241,6 @@ class Growing:
         if self._begun and (self.row != rows or self._recorded != _combined(self._sums)):
             raise damaged(self.part, self.journal)
         return offsets
-
-    def _unwritable(self, error: OSError) -> LatentsError:
-        return LatentsError(f"{unwritable(self.out, error)}. The same call continues from the last saved batch")
 
 
 def damaged(path: Path, journal: Path) -> LatentsError:

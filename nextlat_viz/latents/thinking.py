@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from nextlat_viz.errors import LatentsError, at_least, is_number, shown, unknown
+from nextlat_viz.errors import LatentsError, at_least, is_number, one_of, shown
 from nextlat_viz.latents import table
 from nextlat_viz.latents.facts import Reading
 from nextlat_viz.latents.inputs import heldout
@@ -250,8 +250,7 @@ def extract_steps(
     network = recursive_network(checkpoint, "steps")
     names = list(SITES) if sites == "all" else [sites] if isinstance(sites, str) else list(sites)
     for name in names:
-        if name not in (*SITES, "y"):
-            raise unknown("site", name, [*SITES, "y"])
+        one_of("site", name, [*SITES, "y"])
     names = [name for name in SITES if name in names or name == table.HIDDEN]
     states: dict[str, list[np.ndarray]] = {name: [] for name in names}
     logits = []

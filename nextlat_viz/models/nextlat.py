@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import one_of
 from nextlat_viz.models.losses import Rows, pieces, recomputed
 from nextlat_viz.models.objective import Batch, Objective, check_horizon, count_ahead, mean
 from nextlat_viz.models.transformer import Transformer
@@ -53,6 +53,14 @@ class LatentDynamics(nn.Module):
             current = self(current[:, :-1], embeddings[:, i:])
             rolled.append(current)
         return rolled
+
+    def read(self, hidden: Float[Tensor, "*b dim"], embeddings: Float[Tensor, "*b k dim"]) -> Float[Tensor, "*b k dim"]:
+        """Roll psi out over tokens, from one state of each row: the state after each token."""
+        states = []
+        for embedding in embeddings.unbind(dim=-2):
+            hidden = self(hidden, embedding)
+            states.append(hidden)
+        return torch.stack(states, dim=-2) if states else embeddings
 
 
 class NextLat(Objective):
@@ -97,9 +105,8 @@ class NextLat(Objective):
     ) -> None:
         super().__init__(backbone)
         self.horizon, self.lambda_h, self.lambda_kl = check_horizon(horizon, backbone), lambda_h, lambda_kl
-        if token_term not in ("kl", "ce"):
-            raise unknown("token_term", token_term, ("kl", "ce"))
-        self.token_term, self.stop_target, self.freeze_head = token_term, stop_target, freeze_head
+        self.token_term = one_of("token_term", token_term, ("kl", "ce"))
+        self.stop_target, self.freeze_head = stop_target, freeze_head
         self.psi = LatentDynamics(backbone.config.dim, psi_width, psi_layers)
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:

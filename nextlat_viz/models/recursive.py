@@ -271,14 +271,8 @@ def remaining(batch: Batch, rows: Bool[Tensor, " b"]) -> Batch | None:
         return batch
     if not bool(rows.any()):
         return None
-    return replace(
-        batch,
-        inputs=batch.inputs[rows],
-        targets=batch.targets[rows],
-        target_mask=batch.target_mask[rows],
-        valid=batch.valid[rows],
-        carried=None if batch.carried is None else batch.carried[:, rows],
-    )
+    parts = {name: getattr(batch, name)[rows] for name in ("inputs", "targets", "target_mask", "valid")}
+    return replace(batch, **parts, carried=None if batch.carried is None else batch.carried[:, rows])
 
 
 class DIS(Recursive):

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -23,12 +22,12 @@ from torch.overrides import TorchFunctionMode
 
 from nextlat_viz import io, worlds
 from nextlat_viz.display import table
-from nextlat_viz.errors import CheckpointError, UnknownNameError, at_least, invalid, unknown
+from nextlat_viz.errors import CheckpointError, UnknownNameError, at_least, one_of, unknown
 from nextlat_viz.models import OBJECTIVES, Batch, Objective, TransformerConfig
 from nextlat_viz.models.torch_state import torch_defaults
 from nextlat_viz.paths import checkpoints_dir
 from nextlat_viz.training.card import CARD, Card, command_of, read_card, sha256_of
-from nextlat_viz.training.config import TrainConfig, resolve_config
+from nextlat_viz.training.config import TrainConfig, resolve_config, validated
 from nextlat_viz.training.data import training_episodes
 from nextlat_viz.training.resume import TRAIN_STATE, snapshot_path
 from nextlat_viz.training.trained import HF_PREFIX, TrainedModel
@@ -221,8 +220,7 @@ class Checkpoint(TrainedModel):
 
 def build_model(objective: str, config: TrainConfig, world: worlds.World, seed: int) -> Objective:
     """A freshly initialised model; with the same seed all objectives have the same backbone weights."""
-    if objective not in OBJECTIVES:
-        raise unknown("objective", objective, OBJECTIVES)
+    one_of("objective", objective, OBJECTIVES)
     OBJECTIVES[objective].require_world(world, config.start_token)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -232,11 +230,8 @@ def build_model(objective: str, config: TrainConfig, world: worlds.World, seed: 
 def new_model(objective: str, config: TrainConfig, vocabulary: int) -> Objective:
     """A model for this many tokens, initialised by torch's generator."""
     kind: Any = OBJECTIVES[objective]
-    try:
-        sizes = config.model_dump(include=set(TransformerConfig.model_fields))
-        shape = TransformerConfig(vocabulary_size=vocabulary, **sizes)
-    except ValidationError as error:
-        raise invalid(error.errors()) from error
+    sizes = config.model_dump(include=set(TransformerConfig.model_fields))
+    shape = validated(TransformerConfig, {"vocabulary_size": vocabulary, **sizes}, "size")
     # An objective's own hyperparameters are the arguments of its class.
     options = config.model_dump(include=set(inspect.signature(kind).parameters))
     model: Objective = kind(kind.network(shape), **options)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -15,13 +16,16 @@ from pydantic import (
     ValidationError,
 )
 
-from nextlat_viz.errors import invalid, one_of, unknown
+from nextlat_viz.errors import one_of, unknown
 from nextlat_viz.worlds import World
 from nextlat_viz.worlds.groups import GroupWorld
 from nextlat_viz.worlds.path_star import PathStar
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class TrainConfig(BaseModel):
@@ -259,6 +263,29 @@ def episode_length(world: World, context: int) -> int:
     return context + 1 if world.predicts_next_token else context
 
 
+def validated(kind: type[Model], values: Mapping[str, Any], noun: str, others: Iterable[str] = ()) -> Model:
+    """Build a pydantic model; the error names the field that it lacks, a `noun`, or the values that it refuses.
+
+    Examples
+    --------
+    >>> validated(TrainConfig, {"steps": -1}, "hyperparameter")
+    Traceback (most recent call last):
+    ValueError: steps=-1: input should be greater than 0
+    """
+    for name in values:
+        if name not in kind.model_fields:
+            raise unknown(noun, name, (*kind.model_fields, *others))
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        messages = []
+        for problem in error.errors():
+            text = problem["msg"].removeprefix("Value error, ")
+            name = ".".join(map(str, problem["loc"]))
+            messages.append(f"{name}={problem['input']!r}: {text[0].lower()}{text[1:]}" if name else text)
+        raise ValueError("; ".join(messages)) from error
+
+
 # Arguments of `train` that are not fields; the error for an unknown one, such as device="gpu", lists them too.
 _PLACES = ("accelerator", "devices", "strategy")
 
@@ -280,9 +307,6 @@ def resolve_config(preset: str, world: World, overrides: dict[str, Any]) -> Trai
     2
     """
     one_of("preset", preset, PRESETS)
-    for field in overrides:
-        if field not in TrainConfig.model_fields:
-            raise unknown("hyperparameter", field, (*TrainConfig.model_fields, *_PLACES))
     table = PRESETS[preset]
     name = "group" if isinstance(world, GroupWorld) else world.name
     base = table.get(name, table["default"]).model_dump()
@@ -291,10 +315,7 @@ def resolve_config(preset: str, world: World, overrides: dict[str, Any]) -> Trai
     if isinstance(world, PathStar):
         # As in the paper: from the choice of an arm, psi sees the whole arm but its first node and the goal.
         base["horizon"] = max(1, world.nodes_per_arm - 2)
-    try:
-        config = TrainConfig.model_validate(base | overrides)
-    except ValidationError as error:
-        raise invalid(error.errors()) from error
+    config = validated(TrainConfig, base | overrides, "hyperparameter", _PLACES)
     if world.length is not None and config.context < world.length:
         raise ValueError(
             f"context={config.context} is too short: an episode of world {world.name!r} has {world.length} tokens; "

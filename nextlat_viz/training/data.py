@@ -139,7 +139,8 @@ class Validation:
         self.parts = [_part(world, part, start) for part in parts]
         targets = torch.cat([part.batch.targets[part.batch.target_mask] for part in self.parts])
         self.scored = targets.numel()
-        self.unigram = _entropy(torch.bincount(targets).double() / targets.numel()).item()
+        share = torch.bincount(targets).double() / targets.numel()
+        self.unigram = -torch.xlogy(share, share).sum().item()
         self.decisive = sum(0 if part.decisive is None else int(part.decisive.sum()) for part in self.parts)
         beliefs = [part.beliefs for part in self.parts if part.beliefs is not None]
         self.beliefs = torch.cat(beliefs) if beliefs else None
@@ -289,7 +290,3 @@ def _part(world: worlds.World, episodes: worlds.Episodes, start: int | None) -> 
     p = torch.from_numpy(np.asarray(exact, dtype=np.float64))[batch.target_mask]
     place, token = torch.nonzero(p, as_tuple=True)
     return Part(batch, (place, token, p[place, token]), decisive, beliefs, legal)
-
-
-def _entropy(probabilities: Tensor) -> Tensor:
-    return -torch.xlogy(probabilities, probabilities).sum(dim=-1)

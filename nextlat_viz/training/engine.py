@@ -75,7 +75,8 @@ class Engine:
         An objective that takes several is given one piece: see `Objective.following`.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * schedule(step, self.config)
+            # Groups may have rates of their own, as in fine-tuning.
+            group["lr"] = self.config.learning_rate * schedule(step, self.config) * group.get("factor", 1.0)
         self.last, losses = self._update(pieces)
         updates, episodes, batch = 1, len(pieces[0].batch.inputs), pieces[0].batch
         rows = episodes

@@ -14,15 +14,19 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from nextlat_viz import io
-from nextlat_viz.errors import at_least, invalid, one_of, shown, unknown
+from nextlat_viz.errors import at_least, one_of, shown
+from nextlat_viz.training.config import validated
+
+if TYPE_CHECKING:
+    from nextlat_viz.training.launchers import Local, Slurm
 
 LAUNCHERS = ("local", "slurm")
 # Looks for the result of a job that has left the queue, before it counts as ended without one: files written on another
@@ -89,34 +93,13 @@ class Run:
 Ended: TypeAlias = Callable[[int, str, str], object]
 
 
-@runtime_checkable
-class Launcher(Protocol):
-    """Starts processes and watches them. A process is known by the id that submitit gives it."""
-
-    workers: int | None
-    pause: float
-
-    def attach(self, run: Run) -> str | None:
-        """Return the id of the process that trains a run already."""
-
-    def start(self, run: Run) -> str: ...
-
-    def alive(self, ids: Iterable[str]) -> set[str]: ...
-
-    def reason(self, number: str) -> str:
-        """Say why a process ended without a result."""
-
-    def leave(self, ids: Sequence[str]) -> str:
-        """End the processes, or leave them running: say which, and how to go on."""
-
-
 def choose_launcher(
     launcher: str | None,
     workers: Any,
     resources: Resources | Mapping[str, Any] | None,
     accelerator: str,
     devices: int | str,
-) -> Launcher | None:
+) -> Local | Slurm | None:
     """Return the launcher with its options; None trains in this process.
 
     Raises
@@ -162,17 +145,11 @@ def _resources(options: Resources | Mapping[str, Any] | None) -> Resources:
         return options or Resources()
     if not isinstance(options, Mapping):
         raise TypeError(f"resources must be a dict, such as {{'partition': 'gpu', 'gpus': 1}}, got {shown(options)}")
-    for name in options:
-        if name not in Resources.model_fields:
-            raise unknown("resource", name, Resources.model_fields)
-    values = {name: str(value) if name in ("time", "memory") else value for name, value in options.items()}
-    try:
-        return Resources.model_validate({name: value for name, value in values.items() if value is not None})
-    except ValidationError as error:
-        raise invalid(error.errors()) from error
+    texts = {name: str(options[name]) for name in ("time", "memory") if options.get(name) is not None}
+    return validated(Resources, {**options, "sbatch": options.get("sbatch") or (), **texts}, "resource")
 
 
-def train_all(runs: Sequence[Run], launcher: Launcher, ended: Ended, *, progress: bool) -> None:
+def train_all(runs: Sequence[Run], launcher: Local | Slurm, ended: Ended, *, progress: bool) -> None:
     """Train runs, and call ``ended(number, error, log)`` as each ends; the error is empty for a finished run.
 
     Raises
@@ -228,7 +205,7 @@ def train_all(runs: Sequence[Run], launcher: Launcher, ended: Ended, *, progress
                             continue
                         result = launcher.reason(job)
                     del running[number]
-                    report(number, result, str(_log(runs[number], job)) if result else "")
+                    report(number, result, str(runs[number].logs / f"{job}_0_log.out") if result else "")
         except BaseException as error:
             text = launcher.leave(list(running.values()))
             if isinstance(error, KeyboardInterrupt):
@@ -254,10 +231,6 @@ def _result(run: Run) -> str | None:
         return None
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-
-
-def _log(run: Run, job: str) -> Path:
-    return run.logs / f"{job}_0_log.out"
 
 
 def _digest(content: bytes) -> str:

@@ -31,7 +31,10 @@ _ORPHAN = 120.0
 
 
 class Local:
-    """Processes of this machine, as many at once as there are GPUs or else cores, of one thread each."""
+    """Processes of this machine, as many at once as there are GPUs or else cores, of one thread each.
+
+    Starts processes and watches them, as `Slurm` does. A process is known by the id that submitit gives it.
+    """
 
     pause = LOCAL_PAUSE
 
@@ -46,6 +49,7 @@ class Local:
         self.jobs: dict[str, tuple[int, Any]] = {}
 
     def attach(self, run: Run) -> str | None:
+        """Return the id of the process that trains a run already."""
         # No process outlives its sweep.
         return None
 
@@ -73,9 +77,11 @@ class Local:
         return self.jobs.keys() & set(ids)
 
     def reason(self, number: str) -> str:
+        """Say why a process ended without a result."""
         return "TrainingError: its process ended without a result: it was killed, or the machine ran out of memory"
 
     def leave(self, ids: Sequence[str]) -> str:
+        """End the processes, or leave them running: say which, and how to go on."""
         for job in self.alive(ids):
             # submitit's process passes the signal on to ours, which saves the state of its run and ends.
             os.kill(int(job), signal.SIGTERM)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -40,25 +40,12 @@ class RunState:
 
 @dataclass(frozen=True)
 class SavedRun:
-    """The content of a state file; `identity` says which run it belongs to."""
+    """The content of a state file: which run it belongs to, and the states of the model and of the optimiser."""
 
     identity: Identity
     progress: RunState
-    tensors: dict[str, Tensor]
-
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        """The state of the model."""
-        return _with_prefix("model.", self.tensors)
-
-    @property
-    def moments(self) -> Moments:
-        """The state of the optimiser, by parameter."""
-        moments: Moments = {}
-        for name, tensor in _with_prefix("optimizer.", self.tensors).items():
-            index, key = name.split(".", 1)
-            moments.setdefault(int(index), {})[key] = tensor
-        return moments
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    moments: Moments = field(default_factory=dict)
 
 
 def save_state(folder: Path, identity: Identity, progress: RunState, model: nn.Module, moments: Moments) -> None:
@@ -79,17 +66,16 @@ def snapshot_path(folder: Path, step: int) -> Path:
 def saved_snapshots(folder: Path) -> tuple[int, ...] | None:
     """Steps at which the unfinished run in a folder keeps snapshots; None if there is no run that can be read."""
     try:
-        with (folder / TRAIN_STATE).open("rb") as file:
-            header = _header(file.read(int.from_bytes(file.read(8), "little")))
-        return tuple(header["identity"]["config"]["snapshots"])
-    except (OSError, KeyError, TypeError, ValueError, OverflowError, MemoryError):
+        return tuple(_header(folder / TRAIN_STATE)["identity"]["config"]["snapshots"])
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError):
         # `load_state` says what is wrong with it.
         return None
 
 
-def _header(content: bytes) -> Any:
-    """Identity and progress, from the header of a state file, which is JSON."""
-    return io.parse_json(io.parse_json(content)["__metadata__"]["run"])
+def _header(path: Path) -> Any:
+    """Identity and progress, from the header of a state file."""
+    with safe_open(path, "pt") as file:
+        return io.parse_json(file.metadata()["run"])
 
 
 def load_state(folder: Path) -> SavedRun | None:
@@ -106,13 +92,18 @@ def load_state(folder: Path) -> SavedRun | None:
     try:
         content = path.read_bytes()
         io.check_seal(content)
-        tensors = load_tensors(content)
-        # A safetensors file starts with the length of its header.
-        header = _header(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        header = _header(path)
         progress = header["progress"]
         # JSON turned the steps into strings.
         progress["snapshots"] = {int(step): digest for step, digest in progress["snapshots"].items()}
-        saved = SavedRun(header["identity"], RunState(**progress), tensors)
+        saved = SavedRun(header["identity"], RunState(**progress))
+        for name, tensor in load_tensors(content).items():
+            part, _, rest = name.partition(".")
+            if part == "model":
+                saved.weights[rest] = tensor
+            else:
+                index, key = rest.split(".")
+                saved.moments.setdefault(int(index), {})[key] = tensor
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}). Delete it to start the run again.") from error
     for step, digest in saved.progress.snapshots.items():
@@ -178,7 +169,3 @@ def _flat(identity: Identity) -> Identity:
         return identity
     rest = {name: value for name, value in identity.items() if name != "config"}
     return rest | TrainConfig().model_dump(mode="json") | identity["config"]
-
-
-def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -112,7 +112,7 @@ def run_task(
         At Ctrl-C. On one device the step is finished and its state saved first; a second Ctrl-C stops at once.
     """
     try:
-        with _locked(folder, fabric), Interrupts(fabric.world_size) as interrupts:
+        with _locked(folder, fabric), _interrupts(fabric.world_size) as interrupts:
             _take_steps(task, folder, fabric, progress, on_validation, logger, interrupts)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -157,35 +157,32 @@ def _locked(folder: Path, fabric: Fabric) -> Iterator[None]:
         lock.release()
 
 
-class Interrupts:
-    """Ctrl-C, remembered until the state of a run is consistent; a context manager.
+@contextmanager
+def _interrupts(devices: int) -> Iterator[list[int]]:
+    """Remember Ctrl-C until the state of a run is consistent: yield a list, empty before the first.
 
     An interrupt in the middle of a step would leave some weights updated and others not. The signal handler is set only
     in the main thread, as Python requires, only if the program has not set its own, and only with one device: with
     several, their processes would stop at different steps, each waiting for the others.
     """
+    requests: list[int] = []
 
-    def __init__(self, devices: int) -> None:
-        self.requested = False
-        self.before = signal.getsignal(signal.SIGINT)
-        main = threading.current_thread() is threading.main_thread()
-        self.handles = devices == 1 and main and self.before is signal.default_int_handler
-
-    def __enter__(self) -> Interrupts:
-        if self.handles:
-            signal.signal(signal.SIGINT, self._remember)
-        return self
-
-    def __exit__(self, kind: object, *exception: object) -> None:
-        if self.handles:
-            signal.signal(signal.SIGINT, self.before)
-        if self.requested and kind is None:
-            raise KeyboardInterrupt("interrupted while the results were being written; they are complete")
-
-    def _remember(self, number: int, frame: Any) -> None:
-        if self.requested:
+    def remember(number: int, frame: Any) -> None:
+        if requests:
             raise KeyboardInterrupt
-        self.requested = True
+        requests.append(number)
+
+    before, main = signal.getsignal(signal.SIGINT), threading.current_thread() is threading.main_thread()
+    if not (devices == 1 and main and before is signal.default_int_handler):
+        yield requests
+        return
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield requests
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if requests:
+        raise KeyboardInterrupt("interrupted while the results were being written; they are complete")
 
 
 def _take_steps(
@@ -195,8 +192,10 @@ def _take_steps(
     show_bar: bool,
     on_validation: Callback | None,
     logger: Any,
-    interrupts: Interrupts,
+    interrupts: list[int],
 ) -> None:
+    from tqdm.auto import tqdm
+
     config, main = task.config, fabric.is_global_zero
     saved = load_state(folder)
     if saved is not None:
@@ -213,8 +212,10 @@ def _take_steps(
     end = state.step if _reached(config, state) else config.steps
 
     started_logger = start_logger(logger, folder, task.identity, state.history) if main else None
+    shown = {"total": config.steps, "initial": state.step, "desc": task.name, "unit": "step"}
     with (
-        Reporter(started_logger, task.name, config.steps, state.step, bar=show_bar and main) as reporter,
+        _finalized(started_logger),
+        tqdm(**shown, disable=not (show_bar and main)) as bar,
         closing(task.feed.ahead(state.step, end)) as batches,
     ):
 
@@ -222,7 +223,9 @@ def _take_steps(
             with engine.averaged():
                 row = {"step": float(state.step), **task.measure(engine)}
                 state.history.append(row)
-                reporter.row(row)
+                bar.set_postfix(_shown(row))
+                if started_logger is not None:
+                    started_logger.log_metrics(dict(row), int(row["step"]))
                 report(row)
 
         if task.measure_first and not state.history:
@@ -231,12 +234,12 @@ def _take_steps(
         for pieces in batches:
             engine.step(state.step, pieces)
             state.step += 1
-            reporter.step()
+            bar.update()
             step, late = state.step, config.minutes is not None and time.monotonic() - started >= 60 * config.minutes
             last = step == config.steps or (config.minutes is not None and fabric.broadcast(late))
             measures = step % config.validate_every == 0 or last
             # Read once: if it were read again below, a Ctrl-C in between would save the state without the moments.
-            stops = interrupts.requested
+            stops = bool(interrupts)
             saves = stops or (step % config.save_every == 0 and not last)
             if not (measures or saves or step in config.snapshots):
                 continue
@@ -308,32 +311,22 @@ def _check_finite(task: Task, engine: Engine, step: int, folder: Path) -> None:
     )
 
 
-class Reporter:
-    """Progress bar and logger of a run; a context manager that closes both."""
+@contextmanager
+def _finalized(logger: Any) -> Iterator[None]:
+    """Close a logger after the block."""
+    status = "failed"
+    try:
+        yield
+        status = "success"
+    finally:
+        if hasattr(logger, "finalize"):
+            logger.finalize(status)
 
-    def __init__(self, logger: Any, label: str, steps: int, done: int, *, bar: bool) -> None:
-        from tqdm.auto import tqdm
 
-        self.logger = logger
-        self.bar = tqdm(total=steps, initial=done, disable=not bar, desc=label, unit="step", leave=True)
-
-    def __enter__(self) -> Reporter:
-        return self
-
-    def __exit__(self, kind: object, *exception: object) -> None:
-        self.bar.close()
-        if hasattr(self.logger, "finalize"):
-            self.logger.finalize("success" if kind is None else "failed")
-
-    def step(self) -> None:
-        self.bar.update()
-
-    def row(self, row: dict[str, float]) -> None:
-        """Show a row of metrics: the loss, its floor (or the unigram loss) and the world's headline measure."""
-        names = ("loss", "floor" if "floor" in row else "unigram", headline(row))
-        self.bar.set_postfix({name: f"{row[name]:.4f}" for name in names if name in row})
-        if self.logger is not None:
-            self.logger.log_metrics(dict(row), int(row["step"]))
+def _shown(row: dict[str, float]) -> dict[str, str]:
+    """What the bar shows of metrics: the loss, its floor (or the unigram loss) and the world's headline measure."""
+    names = ("loss", "floor" if "floor" in row else "unigram", headline(row))
+    return {name: f"{row[name]:.4f}" for name in names if name in row}
 
 
 def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nextlat_viz.analysis.measure.tables import results
-from nextlat_viz.errors import shown, unknown
+from nextlat_viz.errors import one_of, shown
 
 HOLDS, REVERSED, UNDECIDED = "holds", "does not hold", "undecided"
 # Significance level of the one-sided test, with five seeds a side or with three.
@@ -188,8 +188,7 @@ def claims(table: Any = None) -> pd.DataFrame:
     if not isinstance(measured, pd.DataFrame):
         raise TypeError(f"table must be a table of results, such as nlv.evaluate(...).table, got {shown(table)}")
     for name in ("measure", "world", "objective", "seed", "value"):
-        if name not in measured:
-            raise unknown("column of the table of results", name, map(str, measured.columns))
+        one_of("column of the table of results", name, measured.columns)
     rows = []
     for claim in CLAIMS:
         taken = measured[(measured["measure"] == claim.measure) & (measured["world"] == claim.world)]

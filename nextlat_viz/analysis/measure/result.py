@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from nextlat_viz import display
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import one_of
 
 if TYPE_CHECKING:
     from nextlat_viz.plotting import Figure
@@ -74,8 +74,7 @@ class Measure:
     def __post_init__(self) -> None:
         table = self.table.reset_index(drop=True)
         for column in (*RUN, *self.by, "value"):
-            if column not in table:
-                raise unknown("column of a measure's table", column, map(str, table.columns))
+            one_of("column of a measure's table", column, table.columns)
         for column, value in {"error": np.nan, "trials": 0}.items():
             if column not in table:
                 table[column] = value
@@ -188,8 +187,7 @@ class Measure:
 
     def _by_seed(self, objective: str, dropna: bool) -> pd.Series:
         """Return the values of an objective by world, setting and seed."""
-        if objective not in (known := list(map(str, self.table["objective"].unique()))):
-            raise unknown("objective", objective, known)
+        one_of("objective", objective, self.table["objective"].unique())
         rows = self.table[self.table["objective"] == objective]
         # A seed may have several rows, such as snapshots that are not in `by`: their mean is paired.
         return rows.groupby(["world", *self.by, "seed"], sort=False, dropna=dropna)["value"].mean()

@@ -143,12 +143,9 @@ def belief_table(table: pd.DataFrame) -> pd.DataFrame:
     beliefs, losses = (table[table["measure"] == name] for name in ("belief", "loss"))
     wide = _wide(beliefs, "reader", list(_BELIEF)).rename(columns=_BELIEF)
     error = _wide(beliefs, "reader", ["hidden state"], "error").rename(columns={"hidden state": "belief_r2_error"})
-    joined = _wide(losses, "quantity", _LOSS).join([wide, error], how="inner").reset_index().astype({"seed": int})
+    joined = _wide(losses, "quantity", _LOSS).join([wide, error], how="inner").reset_index()
     # In the order in which the runs were measured.
-    order = {run: number for number, run in enumerate(dict.fromkeys(beliefs[_RUN].itertuples(index=False, name=None)))}
-    place = [order[run] for run in joined[_RUN].itertuples(index=False, name=None)]
-    joined.columns.name = None
-    return joined.iloc[sorted(range(len(joined)), key=place.__getitem__)].reset_index(drop=True)
+    return beliefs[_RUN].drop_duplicates().merge(joined, on=_RUN).astype({"seed": int})
 
 
 def _wide(rows: pd.DataFrame, setting: str, names: list[str], score: str = "value") -> pd.DataFrame:

@@ -21,7 +21,6 @@ from nextlat_viz.analysis._rows import (
     sites_named,
     split_episodes,
     swap_episodes,
-    untrained_of,
 )
 from nextlat_viz.analysis.probes.fit import Linear
 from nextlat_viz.analysis.probes.result import ProbeResult, Shuffled
@@ -127,7 +126,7 @@ def probe(
         shuffled = swapped.score(swapped.mistakes(swapped_fit, X, swapped_test), swapped_test)
         bar.update()
         if untrained is not None:
-            untrained = untrained_of(untrained)
+            untrained = latents_of(untrained, "untrained", untrained=True)
             require_same_rows(latents, untrained, "the trained and the untrained latents")
             X0 = features(untrained, site)
             untrained_score = truth.score(truth.mistakes(truth.fit(X0, train, groups, seed), X0, test), test)

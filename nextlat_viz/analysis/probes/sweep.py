@@ -17,10 +17,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from jaxtyping import Float
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from nextlat_viz.analysis._rows import features, latents_of, require_same_rows, sites_named, untrained_of
+from nextlat_viz.analysis._rows import features, latents_of, require_same_rows, sites_named
 from nextlat_viz.analysis.measure import Measure, record, several
 from nextlat_viz.analysis.prediction import token_ids
 from nextlat_viz.analysis.probes.ahead import Ahead, Scores, probe_ahead, rows_ahead
@@ -28,6 +27,7 @@ from nextlat_viz.analysis.probes.targets import MOST_CLASSES, TOLERANCE, Classes
 from nextlat_viz.errors import at_least, listed, one_of
 from nextlat_viz.latents.table import meta
 from nextlat_viz.models.torch_state import device_of
+from nextlat_viz.worlds import checks
 
 CONTROLS = ("shuffled",)
 _TOKENS = ("token", "token_id")
@@ -165,7 +165,7 @@ def probe_sweep(
     runs = [latents_of(table) for table in several(latents)]
     if not runs:
         raise ValueError("latents is empty: give at least one table of latents")
-    blanks = [None if table is None else untrained_of(table) for table in several(untrained)]
+    blanks = [None if table is None else latents_of(table, "untrained", untrained=True) for table in several(untrained)]
     if untrained is None:
         blanks *= len(runs)
     for name in controls:
@@ -231,12 +231,10 @@ def _heads(head: Any, runs: int) -> list[Float[np.ndarray, "V D"] | None]:
     heads = list(head) if isinstance(head, list | tuple) else [head] * runs
     if len(heads) != runs:
         raise ValueError(f"head must be one array, or a list with one per run: got {len(heads)} for {runs} runs")
-    arrays = []
-    for weights in heads:
-        values = weights.detach().float().cpu().numpy() if isinstance(weights, Tensor) else weights
-        if values is not None and np.ndim(values) != 2:
-            raise ValueError(f"head must be an array of (tokens, width), got shape {np.shape(values)}")
-        arrays.append(None if values is None else np.asarray(values))
+    arrays = [None if weights is None else checks.array(weights) for weights in heads]
+    for values in arrays:
+        if values is not None and values.ndim != 2:
+            raise ValueError(f"head must be an array of (tokens, width), got shape {values.shape}")
     return arrays
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
@@ -202,11 +203,8 @@ def distinct_rows(X: Float[np.ndarray, "rows dim"]) -> tuple[Int[np.ndarray, " n
     X = X.astype(np.float64)
     directions = np.random.default_rng(0).normal(size=(X.shape[1], 4))
     cells = np.round(X @ directions / (RESOLUTION * mean_norm(X)))
-    _, first, which = np.unique(cells, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(order.size)
-    return first[order], rank[which.reshape(-1)]
+    which = pd.DataFrame(cells).groupby(list(range(4)), sort=False).ngroup().to_numpy()
+    return np.unique(which, return_index=True)[1], which
 
 
 def fit_pca(X: Float[np.ndarray, "rows dim"]) -> tuple[Affine, tuple[float, float]]:
