@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from nextlat_viz.display import distinct, escape, shorten
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.layout import Grid, Layout, axis_number, note
+from nextlat_viz.figures.layout import Grid, Layout, note
 from nextlat_viz.figures.paths import fading_path, ring_sizes
 from nextlat_viz.figures.probes import scores
 from nextlat_viz.figures.rows import BELIEF, Coloring, coloring, describer
@@ -152,8 +152,7 @@ def clouds(
             row, column = divmod(i, grid.columns) if across else (i, j)
             wide, up = grid.place(row, column)
             # No units and one scale for both axes: a projection keeps proportions only.
-            square = f"x{axis_number(len(layout.axes) // 2)}"
-            axes = layout.view(wide, up, x=bare, y={**bare, "scaleanchor": square})
+            axes = layout.view(wide, up, x=bare, y=bare, square=True)
             if j >= len(views[i]):
                 continue
             view = views[i][j]

@@ -128,11 +128,7 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
             at = rows[setting].astype(float) if numeric else rows[setting].map(values.index)
             traces += _controls(rows.assign(at=at), i, axes)
         for value in measure.references.values():
-            line = {"color": themes.EXACT, "width": 1.4, "dash": "dot"}
-            across = {"x0": 0, "x1": 1, "xref": f"{axes['xaxis']} domain"}
-            layout.lines.append(
-                {"type": "line", **across, "y0": value, "y1": value, "yref": axes["yaxis"], "line": line}
-            )
+            layout.rule(axes, {"color": themes.EXACT, "width": 1.4, "dash": "dot"}, y=value)
     # Quantities have scales of their own.
     level = [trace for trace in traces if QUANTITY not in measure.by or trace.xaxis == "x"]
     for name, value in measure.references.items():

@@ -79,8 +79,10 @@ def string_figure(
     surprise, law, plane = _views(layout, reading, position, shown, paths)
     changed = [] if original is None else reading.changed(original).tolist()
     for place in changed:
-        layout.lines.append(_band(place, themes.rgba(CATEGORICAL[1], 0.25), 0.4))
-    layout.lines.append(_band(position, CURSOR, 0.0))
+        across = {"x0": place - 0.4, "x1": place + 0.4, "xref": "x", "y0": 0, "y1": 1, "yref": "y domain"}
+        look = {"fillcolor": themes.rgba(CATEGORICAL[1], 0.25), "layer": "below", "line": {"width": 0}}
+        layout.lines.append({"type": "rect", **across, **look})
+    layout.rule(surprise, {"color": CURSOR, "width": 1.5, "dash": "dot"}, x=position)
     for name, look in looks.items():
         if original is not None:
             traces.append(_before(name, original.surprise[name], look, surprise))
@@ -187,15 +189,7 @@ def _views(
     axes = next(iter(paths.values())).axes
     across, up = [{"title": {"text": name}} if axes else {"visible": False} for name in (axes or "xy")]
     title = "Place" if axes else "Belief"
-    return surprise, law, layout.view(columns[2], [0.0, 1.0], x=across, y={**up, "scaleanchor": "x3"}, title=title)
-
-
-def _band(place: int, color: str, width: float) -> dict[str, Any]:
-    """Mark a token in the view of the surprise by a band, or by a dotted line if `width` is 0."""
-    line = {"width": 0} if width else {"color": color, "width": 1.5, "dash": "dot"}
-    look = {"fillcolor": color, "layer": "below"} if width else {}
-    across = {"x0": place - width, "x1": place + width, "xref": "x"}
-    return {"type": "rect" if width else "line", **across, "y0": 0, "y1": 1, "yref": "y domain", "line": line, **look}
+    return surprise, law, layout.view(columns[2], [0.0, 1.0], x=across, y=up, title=title, square=True)
 
 
 def _surprise(name: str, reading: StringReading, look: Mapping[str, Any], axes: Mapping[str, str]) -> go.Scatter:

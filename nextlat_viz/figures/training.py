@@ -126,8 +126,7 @@ def training_curves(
                     )
                 )  # fmt: skip
         if step is not None:
-            ends = {"x0": step, "x1": step, "xref": axes["xaxis"], "y0": 0, "y1": 1, "yref": f"{axes['yaxis']} domain"}
-            layout.lines.append({"type": "line", "line": {"color": CURSOR, "width": 1, "dash": "dot"}, **ends})
+            layout.rule(axes, {"color": CURSOR, "width": 1, "dash": "dot"}, x=step)
     return _curves_figure(layout, traces, title, theme, meta={"least": 136})
 
 

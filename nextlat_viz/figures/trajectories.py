@@ -105,9 +105,7 @@ def trajectories(
             traces.append(_error(name, color, path, texts, i, errors))
     read = [token if place else "start" for token, place in zip(first.tokens, first.positions, strict=True)]
     traces.append(_strip(read, first.positions, at, selection, theme, strip))
-    line = {"color": CURSOR, "width": 1.5, "dash": "dot"}
-    across = {"x0": position, "x1": position, "xref": "x3"}
-    layout.lines.append({"type": "line", **across, "y0": 0, "y1": 1, "yref": "y3 domain", "line": line})
+    layout.rule(errors, {"color": CURSOR, "width": 1.5, "dash": "dot"}, x=position)
     return layout.finish(
         traces,
         theme,
@@ -149,7 +147,7 @@ def _views(
         layout.notes.append(note(0.77, 0.36, "The exact path is not known, so there is no distance.", **middle))
     distance = "Distance from the truth" if path.axes else "Distance from the exact belief"
     return [
-        layout.view([0.0, 0.48], [0.21, 0.93], x=across, y={**up, "scaleanchor": "x"}),
+        layout.view([0.0, 0.48], [0.21, 0.93], x=across, y=up, square=True),
         layout.view(
             right,
             [0.7, 1.0],
