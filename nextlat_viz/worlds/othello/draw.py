@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
-from nextlat_viz.plotting import CURSOR, Figure
+from nextlat_viz.plotting import CURSOR
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.drawing import picture
@@ -62,7 +62,7 @@ def _board(
     width: int,
     height: int,
 ) -> go.Figure:
-    figure = Figure(layout=drawing.layout(width, height))
+    figure = drawing.canvas(width, height, [-0.7, 8.7], [-0.35, 8.65], fixed=True)
     figure.add_shape(type="rect", x0=0, x1=8, y0=0, y1=8, fillcolor=_FELT, line={"width": 0}, layer="below")
     for k in range(9):
         groove = {"width": 3 if k in (0, 8) else 1.2, "color": _GROOVE}
@@ -71,8 +71,6 @@ def _board(
     for k in range(8):
         for x, y, text in ((k + 0.5, 8.32, "abcdefgh"[k]), (-0.32, 7.5 - k, str(k + 1))):
             drawing.add_text(figure, (x, y), text, 14)
-    figure.update_xaxes(range=[-0.7, 8.7], fixedrange=True)
-    figure.update_yaxes(range=[-0.35, 8.65], fixedrange=True)
     # Marker sizes are in pixels: the width of a square depends on the size of the picture.
     pixels = min((width - 32) / 9.4, (height - 84) / 9)
     for value, name in enumerate(_SIDES, start=1):

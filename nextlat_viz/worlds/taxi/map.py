@@ -81,11 +81,9 @@ def draw_map(
     across, up = np.ptp(streets.x), np.ptp(streets.y)
     if height is None:
         height = int(np.clip((width - 2 * ROOM) * up / max(across, 1e-9) + 100, 320, 1.2 * width))
-    figure = Figure(layout=drawing.layout(width, height))
     # A mark at the end of a street fits in a narrow panel too.
     margin = 0.055 * max(across, up)
-    figure.update_xaxes(range=[streets.x.min() - margin, streets.x.max() + margin])
-    figure.update_yaxes(range=[streets.y.min() - margin, streets.y.max() + margin])
+    figure = drawing.canvas(width, height, *([at.min() - margin, at.max() + margin] for at in (streets.x, streets.y)))
     notes, ends = [], ""
     if use is not None:
         counts = np.asarray(use)
