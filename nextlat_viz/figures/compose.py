@@ -103,13 +103,12 @@ def compose(
     options = None if width is None else print_options(width)
     across = _PAGE if options is None else options["width"]
     columns = None if columns is None else min(at_least("columns", columns), len(parts))
+    prepared = parts if options is None else [on_paper(part) for part in parts]
     if whole:
         letters = ascii_lowercase if len(parts) > 1 else ""
-        prepared = parts if options is None else [on_paper(part) for part in parts]
         sheet = _whole(prepared, across, columns or _columns(prepared, across), height, width == "slide", letters)
     else:
-        named = dict(zip(figures, parts if options is None else [on_paper(part) for part in parts], strict=True))
-        sheet = _small(named, across, columns or min(3, len(parts)), height or 300)
+        sheet = _small(dict(zip(figures, prepared, strict=True)), across, columns or min(3, len(parts)), height or 300)
     responsive = not whole and options is None
     figure = sheet.finish("light" if options else theme, responsive)
     about: dict[str, Any] = {"about": [_about(part) for part in parts]}

@@ -179,10 +179,9 @@ def side_by_side(figure: go.Figure) -> int:
     2
     """
     rows: Counter[tuple[float, ...]] = Counter()
-    for name in figure.layout:
-        if name.startswith("xaxis"):
-            other = figure.layout[f"yaxis{(figure.layout[name].anchor or 'y')[1:]}"]
-            rows[tuple(round(float(edge), 3) for edge in other.domain or (0, 1))] += 1
+    for axis in figure.select_xaxes():
+        other = figure.layout[f"yaxis{(axis.anchor or 'y')[1:]}"]
+        rows[tuple(round(float(edge), 3) for edge in other.domain or (0, 1))] += 1
     return max(rows.values(), default=1)
 
 

@@ -116,25 +116,18 @@ def on_paper(figure: go.Figure) -> go.Figure:
     paper = on_white(figure)
     _mark_classes(paper)
     paper.update_layout(font={"family": _FONT, "size": _TEXT}, hovermode=False)
-    fonts: list[Any] = [item.font for item in paper.layout.annotations]
     for item in paper.layout.annotations:
         if item.bgcolor and _is_inside(item):
             item.update(bgcolor="rgba(255,255,255,0.8)", font={"color": themes.ink("light")})
-    for name in paper.layout:
-        if name.startswith(("xaxis", "yaxis")):
-            axis = paper.layout[name]
-            fonts += [axis.tickfont, axis.title.font]
-        elif name.startswith("coloraxis"):
-            fonts += [paper.layout[name].colorbar.tickfont, paper.layout[name].colorbar.title.font]
-    traces, total = [], 0
-    for trace in paper.data:
-        if "textfont" in trace and isinstance(trace.textfont.size, (int, float)):
-            fonts.append(trace.textfont)
-        if trace.type in ("scatter", "scattergl") and "markers" in (trace.mode or "") and trace.x is not None:
-            total += _length(trace.x)
+    axes = [*paper.select_xaxes(), *paper.select_yaxes(), *(axis.colorbar for axis in paper.select_coloraxes())]
+    fonts = [item.font for item in paper.layout.annotations]
+    fonts += [font for axis in axes for font in (axis.tickfont, axis.title.font)]
+    fonts += [trace.textfont for trace in paper.data if "textfont" in trace]
     for font in fonts:
-        if font.size is not None:
+        if isinstance(font.size, (int, float)):
             font.size = min(max(font.size, _SMALLEST), _TEXT)
+    dots = [trace for trace in paper.data if trace.type in ("scatter", "scattergl") and "markers" in (trace.mode or "")]
+    traces, total = [], sum(_length(trace.x) for trace in dots if trace.x is not None)
     for trace in paper.data:
         content = {
             name: part for name, part in trace.to_plotly_json().items()

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nextlat_viz.display import escape
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import one_of
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import Layout, column_domains
 from nextlat_viz.figures.theme import OBJECTIVES, Theme, dash
@@ -133,8 +133,7 @@ def training_curves(
 def _require(metrics: Mapping[str, pd.DataFrame], *columns: str) -> None:
     for table in metrics.values():
         for column in columns:
-            if column not in table:
-                raise unknown("column of the metrics", column, map(str, table.columns))
+            one_of("column of the metrics", column, table)
 
 
 def _curves(metrics: Mapping[str, pd.DataFrame], column: str, hover: str) -> list[Any]:

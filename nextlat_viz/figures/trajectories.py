@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from nextlat_viz.display import distinct, escape, shorten
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.bars import MOST_NAMES, PATTERNS, bars, hatched, likeliest, name_axis
+from nextlat_viz.figures.bars import MOST_NAMES, bars, hatched, likeliest, name_axis
 from nextlat_viz.figures.layout import Layout, heading, note
 from nextlat_viz.figures.paths import fading_path
 from nextlat_viz.figures.rows import describer
@@ -97,7 +97,7 @@ def trajectories(
             traces += _path(name, color, place, at, texts, i, planes)
     for i, (label, color, chance) in enumerate(zip(labels, colors, chances, strict=True)):
         if chance is not None:
-            marker = hatched(color, PATTERNS[(i - 1) % len(PATTERNS)]) if i else {"color": color}
+            marker = hatched(color, i - 1) if i else {"color": color}
             options = {"showlegend": False, "legendgroup": names[i], **next_token}
             traces.append(bars(label, chance, tokens, likely, marker, "next", **options))
     for i, (name, color, path) in enumerate(zip(names[1:], colors[1:], paths, strict=True), start=1):
