@@ -37,7 +37,7 @@ _FEW = 12  # most offsets at which each gets a tick
 _SETTINGS = {
     "k": "steps ahead", "offset": "steps ahead", "p": "probability of a detour at a turn", "length": "tokens read",
     "draft": "tokens drafted", "position": "position (tokens read)", "site": "layer",
-    **dict.fromkeys(("part", "reader", "rides", "kind", "decoding", "quantity", "test"), ""),
+    **dict.fromkeys(("part", "reader", "rides", "kind", "decoding", "quantity", "test", "objective"), ""),
 }  # fmt: skip
 _VALUES = {"kl": "KL divergence", "psi": "psi alone", "relative": "error, relative to no change", "hidden": "final"}
 # A run is far from the others if without it they need less than this share of the scale.
@@ -85,16 +85,16 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
         return _sentence(measure, labels, theme)
     columns = min(len(views), _COLUMNS)
     top = 28 if title == "" else 76
-    more = _KEY_LINE * (_key_lines([*labels, *(_CONTROLS[name][0] for name in _CONTROLS if name in measure.table)]) - 1)
+    entries = [*labels, *(control for name, (control, *_) in _CONTROLS.items() if name in measure.table)]
+    # An estimate of the further lines of the legend above the views.
+    more = _KEY_LINE * (-(-sum(_MARK + _LETTER * len(name) for name in entries) // _PAGE) - 1)
     grid = Grid(-(-len(views) // columns), columns, height=240, above=34, below=50, top=top + more, gap=0.075)
     traces: list[Any] = []
     layout = Layout()
     for i, (name, rows) in enumerate(views):
         values = objectives if setting == "objective" else list(dict.fromkeys(rows[setting]))
         names = labels if setting == "objective" else list(map(_worded, values))
-        x: dict[str, Any] = {
-            "title": {"text": "" if setting == "objective" else escape(_SETTINGS.get(setting, setting))}
-        }
+        x: dict[str, Any] = {"title": {"text": escape(_SETTINGS.get(setting, setting))}}
         if not numeric:
             ticks = {"tickvals": list(range(len(names))), "ticktext": [escape(value) for value in names]}
             x |= {**ticks, "range": [-0.6, len(names) - 0.4], "showgrid": False}
@@ -163,11 +163,6 @@ def _free_end(traces: Sequence[go.Scatter], value: float, share: bool) -> dict[s
     view, end, edge = min(crowds, key=lambda place: crowds[place])
     place = {"xref": f"{view} domain", "yref": view.replace("x", "y")}
     return {**place, "x": float(end == "right"), "xanchor": end, "yanchor": edge}
-
-
-def _key_lines(names: list[str]) -> int:
-    """Estimate the lines of a legend above the views."""
-    return -(-sum(_MARK + _LETTER * len(name) for name in names) // _PAGE)
 
 
 def _worded(value: Any) -> str:

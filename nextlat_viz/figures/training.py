@@ -51,18 +51,10 @@ def loss_curves(
     ['NextLat', 'Bayes floor']
     """
     _require(metrics, "step", "loss")
-    figure = Figure(_losses(metrics))
-    figure.update_layout(
-        template=themes.template(theme),
-        title={"text": escape(title)},
-        height=360,
-        margin={"t": 48 if title else 30},
-        xaxis={"title": {"text": "training step"}, "type": "log" if log_steps else "linear"},
-        yaxis={"title": {"text": _LOSS}},
-        legend=_LEGEND,
-        hovermode="x unified",
-    )
-    return figure
+    layout, x = Layout(), {"title": {"text": "training step"}, "type": "log" if log_steps else "linear"}
+    layout.view([0.0, 1.0], [0.0, 1.0], x=x, y=_LOSS)
+    look = {"height": 360, "margin": {"t": 48 if title else 30}, "hovermode": "x unified"}
+    return _curves_figure(layout, _losses(metrics), title, theme, **look)
 
 
 def training_curves(
@@ -231,12 +223,5 @@ def headline_curves(checkpoints: Sequence[Any], *, title: str = "", theme: Theme
 
 def _curves_figure(layout: Layout, traces: Sequence[Any], title: str, theme: Theme, **options: Any) -> Figure:
     """Return a figure of curves side by side, with the legend at its top right."""
-    return layout.finish(
-        traces,
-        theme,
-        title={"text": escape(title)},
-        height=340,
-        margin={"t": 64 if title else 30},
-        legend=_LEGEND,
-        **options,
-    )
+    look = {"height": 340, "margin": {"t": 64 if title else 30}, "legend": _LEGEND}
+    return layout.finish(traces, theme, title={"text": escape(title)}, **look | options)
