@@ -80,8 +80,8 @@ def string_figure(
     changed = [] if original is None else reading.changed(original).tolist()
     for place in changed:
         across = {"x0": place - 0.4, "x1": place + 0.4, "xref": "x", "y0": 0, "y1": 1, "yref": "y domain"}
-        look = {"fillcolor": themes.rgba(CATEGORICAL[1], 0.25), "layer": "below", "line": {"width": 0}}
-        layout.lines.append({"type": "rect", **across, **look})
+        band = {"fillcolor": themes.rgba(CATEGORICAL[1], 0.25), "layer": "below", "line": {"width": 0}}
+        layout.lines.append({"type": "rect", **across, **band})
     layout.rule(surprise, {"color": CURSOR, "width": 1.5, "dash": "dot"}, x=position)
     for name, look in looks.items():
         if original is not None:
@@ -143,7 +143,8 @@ def difference(
 
 def _looks(names: Sequence[str], models: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return colour, dash, mark and bars of every reader; the ideal observer gets a wide grey line."""
-    exact = {"color": themes.EXACT, "width": 5, "dash": dash(0), "symbol": symbol(0), "bars": {"color": themes.EXACT}}
+    grey = {"color": themes.EXACT}
+    exact: dict[str, Any] = {**grey, "width": 5, "dash": dash(0), "symbol": symbol(0), "bars": grey}
     looks = {
         name: {"color": color, "width": 2, "dash": dash(i), "symbol": symbol(i), "bars": hatched(color, i)}
         for i, (name, color) in enumerate(zip(models, themes.model_colors(models), strict=True))

@@ -83,7 +83,8 @@ def draw_map(
         height = int(np.clip((width - 2 * ROOM) * up / max(across, 1e-9) + 100, 320, 1.2 * width))
     # A mark at the end of a street fits in a narrow panel too.
     margin = 0.055 * max(across, up)
-    figure = drawing.canvas(width, height, *([at.min() - margin, at.max() + margin] for at in (streets.x, streets.y)))
+    ends_x, ends_y = ([at.min() - margin, at.max() + margin] for at in (streets.x, streets.y))
+    figure = drawing.canvas(width, height, ends_x, ends_y)
     notes, ends = [], ""
     if use is not None:
         counts = np.asarray(use)
