@@ -80,7 +80,7 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
     colors = themes.model_colors(labels)
     setting = measure.by[0] if measure.by else "objective"
     numeric = setting != "objective" and pd.api.types.is_numeric_dtype(measure.table[setting])
-    views = _views(measure)
+    views, own_scale = _views(measure), QUANTITY in measure.by[1:]
     if len(measure.table) == len(objectives) <= 2:
         return _sentence(measure, labels, theme)
     columns = min(len(views), _COLUMNS)
@@ -100,16 +100,14 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
             x |= {**ticks, "range": [-0.6, len(names) - 0.4], "showgrid": False}
         place = grid.place(*divmod(i, columns))
         y = _value_axis(measure, rows, i, columns)
-        far = _far(rows if QUANTITY in measure.by[1:] else measure.table) if "range" not in y else None
+        far = None if "range" in y else _far(rows if own_scale else measure.table)
         if far is not None:
-            run, ends = far
-            y |= {"range": ends}
-            corner = {"xref": "paper", "xanchor": "right", "y": place[1][1], "yref": "paper", "yanchor": "top"}
-            text = escape(f"{run} is outside this scale; the table has it")
+            run, y["range"] = far
             # Views that share a scale need only one note.
-            at = place[0][1] if QUANTITY in measure.by[1:] else 1
-            noted = {**corner, "x": at, "text": text, "showarrow": False, "font": {"size": 11}}
-            layout.notes += [noted] * (i == 0 or QUANTITY in measure.by[1:])
+            if own_scale or i == 0:
+                text = escape(f"{run} is outside this scale; the table has it")
+                corner = {"xanchor": "right", "yanchor": "top", "font": {"size": 11}}
+                layout.notes.append(note(place[0][1] if own_scale else 1.0, place[1][1], text, **corner))
         axes = layout.view(*place, x=x, y=y, title=escape(name))
         for j, (objective, label, color) in enumerate(zip(objectives, labels, colors, strict=True)):
             mine = rows[rows["objective"] == objective]

@@ -26,11 +26,13 @@ def scores(*results: ProbeResult) -> list[str]:
     """Write the held-out score of probes of one kind, then each of their controls, with a typographic minus sign."""
     names = {METRICS[results[0].metric]: "score", "shuffled": "shuffled", "untrained": "untrained", "chance": "chance"}
     known = {name: [getattr(result, field) for result in results] for name, field in names.items()}
-    return [
-        f"{name} {' and '.join(f'{round(value, 2) + 0.0:.2f}'.replace('-', '−') for value in values)}"
-        for name, values in known.items()
-        if None not in values
-    ]
+    written = {name: [rounded(value) for value in values] for name, values in known.items() if None not in values}
+    return [f"{name} {' and '.join(texts)}" for name, texts in written.items()]
+
+
+def rounded(value: float | int, digits: int = 2) -> str:
+    """Write a score with a typographic minus sign, and without one if it rounds to zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def probe_overview(
