@@ -43,11 +43,10 @@ def draw_board(
     side = _SIDES[truth["turn"][0, -1]]
     moves = [world.vocabulary[token] for token in np.flatnonzero(world.legal_next(tokens)[0, -1])]
     played = world.vocabulary[tokens[0, -1]]
+    situation = f"move {position} was {played}, {side} to move"
     if moves == ["end"]:
-        figure = _board(world, boards[-1], "the game is over", side, [], width, height)
-    else:
-        situation = f"move {position} was {played}, {side} to move"
-        figure = _board(world, boards[-1], situation, side, moves, width, height)
+        situation, moves = "the game is over", []
+    figure = _board(world, boards[-1], situation, side, moves, width, height)
     if played != "end":
         _mark(figure, SQUARES.index(played), np.flatnonzero((boards[-2] != 0) & (boards[-2] != boards[-1])))
     return figure
