@@ -133,6 +133,7 @@ def on_paper(figure: go.Figure) -> go.Figure:
             name: part for name, part in trace.to_plotly_json().items()
             if not name.startswith("hover") and name not in ("customdata", "type")
         }  # fmt: skip
+        kind = type(trace)
         if trace.type == "scatter" and _is_picture(paper):
             # A picture's outermost marks may be larger than its axes.
             content["cliponaxis"] = False
@@ -140,9 +141,9 @@ def on_paper(figure: go.Figure) -> go.Figure:
             many = total > MOST_VECTOR and (trace.type == "scattergl" or _length(content.get("x", ())) > MOST_VECTOR)
             # Marks above points that become an image must become one too, or they would lie below it.
             kind = go.Scattergl if many else go.Scatter
-            traces.append(kind(**{name: part for name, part in content.items() if not (many and name == "cliponaxis")}))
-        else:
-            traces.append(type(trace)(**content))
+            if many:
+                content.pop("cliponaxis", None)
+        traces.append(kind(**content))
     paper.data = ()
     paper.add_traces(traces)
     return paper
