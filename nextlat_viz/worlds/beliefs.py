@@ -65,19 +65,18 @@ def root(belief: Float[np.ndarray, " states"]) -> Level:
 
 def grow(level: Level, kernel: Kernel) -> Level:
     """The next level: the children of all beliefs. Equal children are merged and their probabilities added."""
+    import pandas as pd
+
     futures = kernel.futures(level.beliefs)
     chance = kernel.chances(futures @ kernel.readout)
     alive = chance > 0
     parent, token = np.nonzero(alive)
     beliefs = futures[alive] / chance[alive][:, None]
     probability = level.probability[parent] * chance[alive]
-    _, first, inverse = np.unique(keys(beliefs), return_index=True, return_inverse=True)
-    # np.unique sorts by key; restore the order of first appearance, by parent and token.
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    first = first[order]
-    merged = np.bincount(rank[inverse], weights=probability, minlength=len(first))
+    # Numbered in the order of first appearance, by parent and token.
+    number, _ = pd.factorize(keys(beliefs))
+    first = np.unique(number, return_index=True)[1]
+    merged = np.bincount(number, weights=probability)
     return Level(beliefs[first], merged, parent[first], token[first])
 
 
