@@ -316,20 +316,17 @@ def _name_lines(figure: go.Figure, width: int) -> bool:
     low, high = low - pad, high + pad
     margin = margins(figure)
     tall = max((figure.layout.height or 450) - margin["t"] - margin["b"], 60)
-    ends = []
-    for trace in lines:
-        values = height(trace.y)
-        known = values[np.isfinite(values)]
-        if not known.size:
-            return False
-        ends.append((float((known[-1] - low) / (high - low)) * tall, trace))
-    ends.sort(key=lambda end: end[0])
-    places = np.array([end[0] for end in ends])
+    last = [values[np.isfinite(values)][-1:] for values in (height(trace.y) for trace in lines)]
+    if not all(end.size for end in last):
+        return False
+    ends = (np.concatenate(last) - low) / (high - low) * tall
+    order = np.argsort(ends, kind="stable")
+    places = ends[order]
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + _APART)
-    places -= max(0.0, places[-1] - tall) if len(places) else 0.0
+    places -= max(0.0, places[-1] - tall)
     figure.layout.yaxis.range = [low, high]
-    for place, (_, trace) in zip(places, ends, strict=True):
+    for place, trace in zip(places, (lines[i] for i in order), strict=True):
         color = trace.line.color or themes.ink("light")
         # As large as the numbers at the axes.
         figure.add_annotation(

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from nextlat_viz.display import escape
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.compose import compose
+from nextlat_viz.figures.layout import note
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import MISSING, Figure
 from nextlat_viz.worlds import drawing
@@ -120,17 +121,8 @@ def reconstruction(
         margin_b=72,
     )
     # Replace the note of the world's map, which describes other lines, but keep its attribution.
-    figure.layout.annotations = ()
-    figure.add_annotation(
-        text=escape(f"{unplaced} {streets.attribution}." if streets.attribution else unplaced),
-        x=0.5,
-        y=0,
-        yshift=-56,
-        xref="paper",
-        yref="paper",
-        showarrow=False,
-        font_size=11,
-    )
+    about = escape(f"{unplaced} {streets.attribution}." if streets.attribution else unplaced)
+    figure.layout.annotations = [note(0.5, 0.0, about, yshift=-56, font={"size": 11})]
     return figure
 
 
