@@ -128,11 +128,8 @@ def _examine(exercise: Exercise, function: Any) -> tuple[str, dict[str, str], st
     name = exercise.name
     parameters = list(inspect.signature(exercise.solution).parameters)
     called = f"{name}({', '.join(parameters)})"
-    blank: tuple[str, dict[str, str], str] = (
-        _BLANK,
-        {},
-        f"{exercise.task} Write {called} in the cell above and run both cells again.",
-    )
+    text = f"{exercise.task} Write {called} in the cell above and run both cells again."
+    blank: tuple[str, dict[str, str], str] = (_BLANK, {}, text)
     if function is None or function is ... or _is_blank(function):
         return blank
     if not callable(function):

@@ -13,7 +13,6 @@ from nextlat_viz import io
 from nextlat_viz.course.exercises import all_exercises
 
 FILE = "course_progress.json"
-_STATES = {"": "open", "tried": "tried", "done": "done"}
 
 
 class Entry(pydantic.BaseModel):
@@ -56,7 +55,7 @@ def progress(path: str | Path | None = None) -> Any:
     rows = {}
     for name, exercise in all_exercises().items():
         entry = entries.get(name, Entry())
-        rows[name] = {"lesson": exercise.lesson, "state": _STATES[entry.state], "tries": entry.tries,
+        rows[name] = {"lesson": exercise.lesson, "state": entry.state or "open", "tries": entry.tries,
                       "hints": entry.hints, "solution seen": "yes" if entry.solution else ""}  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("exercise")
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nextlat_viz.analysis.probes.result import ReadOut
 
 # Hatching tells models apart in greyscale; bars of the exact distribution have none.
-PATTERNS = ("/", "\\", ".", "x", "-", "|", "+")
+_PATTERNS = ("/", "\\", ".", "x", "-", "|", "+")
 MOST_NAMES = 24
 # If there are more names than fit, show those with at least this probability in some distribution.
 LEAST = 0.005
@@ -73,13 +73,14 @@ def model_bars(
     """Draw one distribution per model, told apart by colour and by hatching."""
     colors = themes.model_colors(list(models))
     return [
-        bars(label, values, names, chosen, hatched(colors[i], PATTERNS[i % len(PATTERNS)]), role)
+        bars(label, values, names, chosen, hatched(colors[i], i), role)
         for i, (label, values) in enumerate(models.items())
     ]
 
 
-def hatched(color: str, shape: str) -> dict[str, Any]:
-    """Return the marker of hatched bars."""
+def hatched(color: str, i: int = 0) -> dict[str, Any]:
+    """Return the marker of the i-th model's bars."""
+    shape = _PATTERNS[i % len(_PATTERNS)]
     return {"color": color, "pattern": {"shape": shape, "fillmode": "overlay", "solidity": 0.25, "size": 6}}
 
 

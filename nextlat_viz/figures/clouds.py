@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from nextlat_viz.display import distinct, escape, shorten
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.layout import Grid, Layout, axis_number, note
+from nextlat_viz.figures.layout import Grid, Layout, note
 from nextlat_viz.figures.probes import scores
 from nextlat_viz.figures.rows import BELIEF, Coloring, coloring, describer
 from nextlat_viz.figures.theme import Theme, fading_path, ring_sizes
@@ -36,6 +36,9 @@ _AROUND = 0.06
 _LEFT = {"xanchor": "left", "align": "left"}
 # Most models side by side in a row.
 _ABREAST = 2
+# A selection on the page fades all points outside of it: keep the marks as they are.
+_OPAQUE = {"marker": {"opacity": 1}}
+_STILL: dict[str, Any] = {"selected": _OPAQUE, "unselected": _OPAQUE, "hoverinfo": "skip"}
 # Names of a colour key that can have more room.
 _FEW_NAMES = 9
 
@@ -151,8 +154,7 @@ def clouds(
             row, column = divmod(i, grid.columns) if across else (i, j)
             wide, up = grid.place(row, column)
             # No units and one scale for both axes: a projection keeps proportions only.
-            square = f"x{axis_number(len(layout.axes) // 2)}"
-            axes = layout.view(wide, up, x=bare, y={**bare, "scaleanchor": square})
+            axes = layout.view(wide, up, x=bare, y=bare, square=True)
             if j >= len(views[i]):
                 continue
             view = views[i][j]
@@ -338,24 +340,18 @@ def _cursor(view: _View, options: dict[str, Any], path: Int[np.ndarray, " positi
     at = np.zeros((0, 2), np.float32) if view.coordinates is None else view.coordinates[path].astype(np.float32)
     # Use WebGL, as for the points: plotly draws SVG traces below WebGL traces.
     parts = [
-        go.Scattergl(**part, **_still(), **_as("trail", {**options, "meta": {**options["meta"], "part": i}}))
+        go.Scattergl(**part, **_STILL, **_as("trail", {**options, "meta": {**options["meta"], "part": i}}))
         for i, part in enumerate(fading_path(at, CURSOR))
     ]
     ring = {"size": ring_sizes(len(at)), "symbol": "circle-open", "color": CURSOR, "line": {"width": 3}}
-    cursor = go.Scattergl(x=at[:, 0], y=at[:, 1], mode="markers", marker=ring, **_still(), **_as("cursor", options))
+    cursor = go.Scattergl(x=at[:, 0], y=at[:, 1], mode="markers", marker=ring, **_STILL, **_as("cursor", options))
     return [*parts, cursor]
 
 
 def _near(view: _View, options: dict[str, Any], at: Int[np.ndarray, " near"]) -> go.Scattergl:
     x, y = (np.zeros((0, 2)) if view.coordinates is None else view.coordinates[at]).T
     square = {"size": 11, "symbol": "square-open", "color": CURSOR, "line": {"width": 2}}
-    return go.Scattergl(x=x, y=y, mode="markers", marker=square, **_still(), **_as("near", options))
-
-
-def _still() -> dict[str, Any]:
-    # A selection on the page fades all points outside of it: keep the marks as they are.
-    same = {"marker": {"opacity": 1}}
-    return {"selected": same, "unselected": same, "hoverinfo": "skip"}
+    return go.Scattergl(x=x, y=y, mode="markers", marker=square, **_STILL, **_as("near", options))
 
 
 def color_key(colorbar: dict[str, Any] | None) -> go.Scatter:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz import worlds
@@ -103,13 +104,12 @@ def compose(
     options = None if width is None else print_options(width)
     across = _PAGE if options is None else options["width"]
     columns = None if columns is None else min(at_least("columns", columns), len(parts))
+    prepared = parts if options is None else [on_paper(part) for part in parts]
     if whole:
         letters = ascii_lowercase if len(parts) > 1 else ""
-        prepared = parts if options is None else [on_paper(part) for part in parts]
         sheet = _whole(prepared, across, columns or _columns(prepared, across), height, width == "slide", letters)
     else:
-        named = dict(zip(figures, parts if options is None else [on_paper(part) for part in parts], strict=True))
-        sheet = _small(named, across, columns or min(3, len(parts)), height or 300)
+        sheet = _small(dict(zip(figures, prepared, strict=True)), across, columns or min(3, len(parts)), height or 300)
     responsive = not whole and options is None
     figure = sheet.finish("light" if options else theme, responsive)
     about: dict[str, Any] = {"about": [_about(part) for part in parts]}
@@ -228,21 +228,16 @@ def _rooms(figures: Sequence[go.Figure], width: int, columns: int) -> list[int]:
     return [width * share // sum(shares) for share in shares]
 
 
-def _is_plane(figure: go.Figure) -> bool:
-    """Whether the axes of some view share one scale."""
-    return any(axis.scaleanchor for axis in figure.select_yaxes())
-
-
 def _heights(row: Sequence[go.Figure]) -> list[float]:
     """Return the height of each part's views; parts with one row share that of planes (which cannot grow), if any."""
-    own = [part.layout.height - margins(part)["t"] - margins(part)["b"] for part in row]
-    single = [
-        len({round(float(axis.domain[1]), 2) if axis.domain else 1.0 for axis in part.select_yaxes()}) < 2
-        for part in row
-    ]
-    planes = [high for high, part, alone in zip(own, row, single, strict=True) if alone and _is_plane(part)]
-    common = max(planes or [high for high, alone in zip(own, single, strict=True) if alone] or own)
-    return [common if alone else high for high, alone in zip(own, single, strict=True)]
+    own = np.array([part.layout.height - margins(part)["t"] - margins(part)["b"] for part in row], dtype=float)
+    tops = [{round(float(axis.domain[1]), 2) if axis.domain else 1.0 for axis in part.select_yaxes()} for part in row]
+    single = np.array([len(ends) < 2 for ends in tops])
+    # The axes of a plane share one scale.
+    planes = single & [any(axis.scaleanchor for axis in part.select_yaxes()) for part in row]
+    common = own[planes if planes.any() else single].max(initial=0.0)
+    heights: list[float] = np.where(single, common, own).tolist()
+    return heights
 
 
 def _lettered(figure: go.Figure, letter: str) -> go.Figure:

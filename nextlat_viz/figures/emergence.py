@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.clouds import color_key, key_width
-from nextlat_viz.figures.layout import Grid, Layout, axis_number, note
+from nextlat_viz.figures.layout import Grid, Layout, note
 from nextlat_viz.figures.rows import coloring
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import CURSOR, Figure
@@ -90,8 +90,7 @@ def clouds_over_training(
             framed = number == step
             frame = {"linecolor": CURSOR, "linewidth": 3} if framed else {}
             axes = [{**bare, **frame, "range": ends, "constrain": "domain"} for ends in ranges]
-            axes[1]["scaleanchor"] = f"x{axis_number(len(layout.axes) // 2)}"
-            place = layout.view(wide, up, x=axes[0], y=axes[1])
+            place = layout.view(wide, up, x=axes[0], y=axes[1], square=True)
             if i == 0:
                 name = "untrained" if number == 0 else f"{number:,}" if j else f"step {number:,}"
                 text, tint = (f"<b>{name}</b>", {"color": CURSOR}) if framed else (name, {})

@@ -126,7 +126,7 @@ def _bars(
     rows: list[tuple[str, Any, str, dict[str, Any]]] = [
         ("exact", item.exact, "exact at the target", {"color": themes.EXACT}),
         ("before", item.probs_before, "before the edit", outline),
-        ("after", item.probs_after, "after the edit", hatched(color, "/")),
+        ("after", item.probs_after, "after the edit", hatched(color)),
     ]
     return [
         bars(label, values, item.vocabulary, chosen, marker, role, **axes).update(

@@ -95,19 +95,31 @@ class Layout:
         y: Mapping[str, Any] | str = "",
         title: str = "",
         more: str = "",
+        square: bool = False,
     ) -> dict[str, str]:
         """Add a view and return its axes, as options for a trace.
 
         `across` and `up` place it, in shares of the width and the height. `x` and `y` are its axes, as plotly's options
-        or just a title. `title` and `more` are the heading, as plotly's HTML.
+        or just a title. `title` and `more` are the heading, as plotly's HTML. A `square` view has one scale.
         """
         number = axis_number(len(self.axes) // 2)
         for name, other, domain, axis in (("x", "y", across, x), ("y", "x", up, y)):
             options = {"title": {"text": axis}} if isinstance(axis, str) else axis
             self.axes[f"{name}axis{number}"] = {"domain": domain, "anchor": f"{other}{number}", **options}
+        if square:
+            self.axes[f"yaxis{number}"]["scaleanchor"] = f"x{number}"
         if title:
             self.notes.append(heading(title, more, across[0], up[1]))
         return {"xaxis": f"x{number}", "yaxis": f"y{number}"}
+
+    def rule(
+        self, axes: Mapping[str, str], line: Mapping[str, Any], *, x: Any = None, y: Any = None, **look: Any
+    ) -> None:
+        """Draw a line across a whole view, upright at `x` or level at `y`; `look` are further options of the shape."""
+        along, across, place = ("y", "x", y) if x is None else ("x", "y", x)
+        ends = {f"{along}0": place, f"{along}1": place, f"{along}ref": axes[f"{along}axis"]}
+        ends |= {f"{across}0": 0, f"{across}1": 1, f"{across}ref": f"{axes[f'{across}axis']} domain"}
+        self.lines.append({"type": "line", "line": line, **ends, **look})
 
     def finish(self, traces: Sequence[Any], theme: Theme, **options: Any) -> Figure:
         """Return a figure of these views, with the look of a theme and further options of plotly's layout."""
@@ -167,10 +179,9 @@ def side_by_side(figure: go.Figure) -> int:
     2
     """
     rows: Counter[tuple[float, ...]] = Counter()
-    for name in figure.layout:
-        if name.startswith("xaxis"):
-            other = figure.layout[f"yaxis{(figure.layout[name].anchor or 'y')[1:]}"]
-            rows[tuple(round(float(edge), 3) for edge in other.domain or (0, 1))] += 1
+    for axis in figure.select_xaxes():
+        other = figure.layout[f"yaxis{(axis.anchor or 'y')[1:]}"]
+        rows[tuple(round(float(edge), 3) for edge in other.domain or (0, 1))] += 1
     return max(rows.values(), default=1)
 
 

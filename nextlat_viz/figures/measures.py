@@ -37,7 +37,7 @@ _FEW = 12  # most offsets at which each gets a tick
 _SETTINGS = {
     "k": "steps ahead", "offset": "steps ahead", "p": "probability of a detour at a turn", "length": "tokens read",
     "draft": "tokens drafted", "position": "position (tokens read)", "site": "layer",
-    **dict.fromkeys(("part", "reader", "rides", "kind", "decoding", "quantity", "test"), ""),
+    **dict.fromkeys(("part", "reader", "rides", "kind", "decoding", "quantity", "test", "objective"), ""),
 }  # fmt: skip
 _VALUES = {"kl": "KL divergence", "psi": "psi alone", "relative": "error, relative to no change", "hidden": "final"}
 # A run is far from the others if without it they need less than this share of the scale.
@@ -80,36 +80,34 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
     colors = themes.model_colors(labels)
     setting = measure.by[0] if measure.by else "objective"
     numeric = setting != "objective" and pd.api.types.is_numeric_dtype(measure.table[setting])
-    views = _views(measure)
+    views, own_scale = _views(measure), QUANTITY in measure.by[1:]
     if len(measure.table) == len(objectives) <= 2:
         return _sentence(measure, labels, theme)
     columns = min(len(views), _COLUMNS)
     top = 28 if title == "" else 76
-    more = _KEY_LINE * (_key_lines([*labels, *(_CONTROLS[name][0] for name in _CONTROLS if name in measure.table)]) - 1)
+    entries = [*labels, *(control for name, (control, *_) in _CONTROLS.items() if name in measure.table)]
+    # An estimate of the further lines of the legend above the views.
+    more = _KEY_LINE * (-(-sum(_MARK + _LETTER * len(name) for name in entries) // _PAGE) - 1)
     grid = Grid(-(-len(views) // columns), columns, height=240, above=34, below=50, top=top + more, gap=0.075)
     traces: list[Any] = []
     layout = Layout()
     for i, (name, rows) in enumerate(views):
         values = objectives if setting == "objective" else list(dict.fromkeys(rows[setting]))
         names = labels if setting == "objective" else list(map(_worded, values))
-        x: dict[str, Any] = {
-            "title": {"text": "" if setting == "objective" else escape(_SETTINGS.get(setting, setting))}
-        }
+        x: dict[str, Any] = {"title": {"text": escape(_SETTINGS.get(setting, setting))}}
         if not numeric:
             ticks = {"tickvals": list(range(len(names))), "ticktext": [escape(value) for value in names]}
             x |= {**ticks, "range": [-0.6, len(names) - 0.4], "showgrid": False}
         place = grid.place(*divmod(i, columns))
         y = _value_axis(measure, rows, i, columns)
-        far = _far(rows if QUANTITY in measure.by[1:] else measure.table) if "range" not in y else None
+        far = None if "range" in y else _far(rows if own_scale else measure.table)
         if far is not None:
-            run, ends = far
-            y |= {"range": ends}
-            corner = {"xref": "paper", "xanchor": "right", "y": place[1][1], "yref": "paper", "yanchor": "top"}
-            text = escape(f"{run} is outside this scale; the table has it")
+            run, y["range"] = far
             # Views that share a scale need only one note.
-            at = place[0][1] if QUANTITY in measure.by[1:] else 1
-            noted = {**corner, "x": at, "text": text, "showarrow": False, "font": {"size": 11}}
-            layout.notes += [noted] * (i == 0 or QUANTITY in measure.by[1:])
+            if own_scale or i == 0:
+                text = escape(f"{run} is outside this scale; the table has it")
+                corner = {"xanchor": "right", "yanchor": "top", "font": {"size": 11}}
+                layout.notes.append(note(place[0][1] if own_scale else 1.0, place[1][1], text, **corner))
         axes = layout.view(*place, x=x, y=y, title=escape(name))
         for j, (objective, label, color) in enumerate(zip(objectives, labels, colors, strict=True)):
             mine = rows[rows["objective"] == objective]
@@ -128,11 +126,7 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
             at = rows[setting].astype(float) if numeric else rows[setting].map(values.index)
             traces += _controls(rows.assign(at=at), i, axes)
         for value in measure.references.values():
-            line = {"color": themes.EXACT, "width": 1.4, "dash": "dot"}
-            across = {"x0": 0, "x1": 1, "xref": f"{axes['xaxis']} domain"}
-            layout.lines.append(
-                {"type": "line", **across, "y0": value, "y1": value, "yref": axes["yaxis"], "line": line}
-            )
+            layout.rule(axes, {"color": themes.EXACT, "width": 1.4, "dash": "dot"}, y=value)
     # Quantities have scales of their own.
     level = [trace for trace in traces if QUANTITY not in measure.by or trace.xaxis == "x"]
     for name, value in measure.references.items():
@@ -167,11 +161,6 @@ def _free_end(traces: Sequence[go.Scatter], value: float, share: bool) -> dict[s
     view, end, edge = min(crowds, key=lambda place: crowds[place])
     place = {"xref": f"{view} domain", "yref": view.replace("x", "y")}
     return {**place, "x": float(end == "right"), "xanchor": end, "yanchor": edge}
-
-
-def _key_lines(names: list[str]) -> int:
-    """Estimate the lines of a legend above the views."""
-    return -(-sum(_MARK + _LETTER * len(name) for name in names) // _PAGE)
 
 
 def _worded(value: Any) -> str:

@@ -116,30 +116,24 @@ def on_paper(figure: go.Figure) -> go.Figure:
     paper = on_white(figure)
     _mark_classes(paper)
     paper.update_layout(font={"family": _FONT, "size": _TEXT}, hovermode=False)
-    fonts: list[Any] = [item.font for item in paper.layout.annotations]
     for item in paper.layout.annotations:
         if item.bgcolor and _is_inside(item):
             item.update(bgcolor="rgba(255,255,255,0.8)", font={"color": themes.ink("light")})
-    for name in paper.layout:
-        if name.startswith(("xaxis", "yaxis")):
-            axis = paper.layout[name]
-            fonts += [axis.tickfont, axis.title.font]
-        elif name.startswith("coloraxis"):
-            fonts += [paper.layout[name].colorbar.tickfont, paper.layout[name].colorbar.title.font]
-    traces, total = [], 0
-    for trace in paper.data:
-        if "textfont" in trace and isinstance(trace.textfont.size, (int, float)):
-            fonts.append(trace.textfont)
-        if trace.type in ("scatter", "scattergl") and "markers" in (trace.mode or "") and trace.x is not None:
-            total += _length(trace.x)
+    axes = [*paper.select_xaxes(), *paper.select_yaxes(), *(axis.colorbar for axis in paper.select_coloraxes())]
+    fonts = [item.font for item in paper.layout.annotations]
+    fonts += [font for axis in axes for font in (axis.tickfont, axis.title.font)]
+    fonts += [trace.textfont for trace in paper.data if "textfont" in trace]
     for font in fonts:
-        if font.size is not None:
+        if isinstance(font.size, (int, float)):
             font.size = min(max(font.size, _SMALLEST), _TEXT)
+    dots = [trace for trace in paper.data if trace.type in ("scatter", "scattergl") and "markers" in (trace.mode or "")]
+    traces, total = [], sum(_length(trace.x) for trace in dots if trace.x is not None)
     for trace in paper.data:
         content = {
             name: part for name, part in trace.to_plotly_json().items()
             if not name.startswith("hover") and name not in ("customdata", "type")
         }  # fmt: skip
+        kind = type(trace)
         if trace.type == "scatter" and _is_picture(paper):
             # A picture's outermost marks may be larger than its axes.
             content["cliponaxis"] = False
@@ -147,9 +141,9 @@ def on_paper(figure: go.Figure) -> go.Figure:
             many = total > MOST_VECTOR and (trace.type == "scattergl" or _length(content.get("x", ())) > MOST_VECTOR)
             # Marks above points that become an image must become one too, or they would lie below it.
             kind = go.Scattergl if many else go.Scatter
-            traces.append(kind(**{name: part for name, part in content.items() if not (many and name == "cliponaxis")}))
-        else:
-            traces.append(type(trace)(**content))
+            if many:
+                content.pop("cliponaxis", None)
+        traces.append(kind(**content))
     paper.data = ()
     paper.add_traces(traces)
     return paper
@@ -322,20 +316,17 @@ def _name_lines(figure: go.Figure, width: int) -> bool:
     low, high = low - pad, high + pad
     margin = margins(figure)
     tall = max((figure.layout.height or 450) - margin["t"] - margin["b"], 60)
-    ends = []
-    for trace in lines:
-        values = height(trace.y)
-        known = values[np.isfinite(values)]
-        if not known.size:
-            return False
-        ends.append((float((known[-1] - low) / (high - low)) * tall, trace))
-    ends.sort(key=lambda end: end[0])
-    places = np.array([end[0] for end in ends])
+    last = [values[np.isfinite(values)][-1:] for values in (height(trace.y) for trace in lines)]
+    if not all(end.size for end in last):
+        return False
+    ends = (np.concatenate(last) - low) / (high - low) * tall
+    order = np.argsort(ends, kind="stable")
+    places = ends[order]
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + _APART)
-    places -= max(0.0, places[-1] - tall) if len(places) else 0.0
+    places -= max(0.0, places[-1] - tall)
     figure.layout.yaxis.range = [low, high]
-    for place, (_, trace) in zip(places, ends, strict=True):
+    for place, trace in zip(places, (lines[i] for i in order), strict=True):
         color = trace.line.color or themes.ink("light")
         # As large as the numbers at the axes.
         figure.add_annotation(

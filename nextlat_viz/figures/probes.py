@@ -26,11 +26,13 @@ def scores(*results: ProbeResult) -> list[str]:
     """Write the held-out score of probes of one kind, then each of their controls, with a typographic minus sign."""
     names = {METRICS[results[0].metric]: "score", "shuffled": "shuffled", "untrained": "untrained", "chance": "chance"}
     known = {name: [getattr(result, field) for result in results] for name, field in names.items()}
-    return [
-        f"{name} {' and '.join(f'{round(value, 2) + 0.0:.2f}'.replace('-', '−') for value in values)}"
-        for name, values in known.items()
-        if None not in values
-    ]
+    written = {name: [rounded(value) for value in values] for name, values in known.items() if None not in values}
+    return [f"{name} {' and '.join(texts)}" for name, texts in written.items()]
+
+
+def rounded(value: float | int, digits: int = 2) -> str:
+    """Write a score with a typographic minus sign, and without one if it rounds to zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def probe_overview(
@@ -96,10 +98,11 @@ def probe_overview(
     axes = layout.view([0.42, 0.68], up, x={"type": "category"}, y=scale, title="by layer")
     for i, (table, color) in enumerate(zip(by_site, colors, strict=True)):
         traces += _lines(names[i], table, "site", i, color, axes)
+    if site is not None and any(table is not None and site in set(table["site"]) for table in by_site):
+        layout.rule(axes, {"color": "rgba(128,128,128,0.6)", "width": 1, "dash": "dot"}, x=site)
     axes = layout.view([0.74, 1.0], up, x="position (tokens read)", y=scale, title="by position", more=f"from {source}")
     for i, (table, color) in enumerate(zip(by_position, colors, strict=True)):
         traces += _lines(names[i], table, "position", i, color, axes)[:1]
-    layout.lines += _mark(site, by_site)
     return layout.finish(
         traces,
         theme,
@@ -110,21 +113,13 @@ def probe_overview(
     )
 
 
-def _mark(site: str | None, by_site: Sequence[pd.DataFrame | None]) -> list[dict[str, Any]]:
-    if site is None or not any(table is not None and site in set(table["site"]) for table in by_site):
-        return []
-    line = {"color": "rgba(128,128,128,0.6)", "width": 1, "dash": "dot"}
-    return [{"type": "line", "xref": "x2", "yref": "y2 domain", "x0": site, "x1": site, "y0": 0, "y1": 1, "line": line}]
-
-
 def _lowest(results: Sequence[ProbeResult], *tables: Sequence[pd.DataFrame | None]) -> float:
     """Return the start of the score axis: below every score, but not so low that good scores look alike."""
-    scores = [0.0]
-    for result in results:
-        scores += [value for value in (result.score, result.shuffled, result.untrained) if value is not None]
+    names = ("score", "shuffled", "untrained")
+    scores = [0.0, *(getattr(result, name) for result in results for name in names)]
     for table in (table for group in tables for table in group if table is not None):
-        scores += [value for name in ("score", "shuffled", "untrained") if name in table for value in table[name]]
-    return max(float(np.nanmin(scores)), _LOWEST) - 0.06
+        scores += [value for name in names if name in table for value in table[name]]
+    return max(float(np.nanmin(np.array(scores, dtype=float))), _LOWEST) - 0.06
 
 
 def _score(

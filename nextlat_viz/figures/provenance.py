@@ -17,13 +17,13 @@ import plotly.graph_objects as go
 
 from nextlat_viz import io
 from nextlat_viz.display import counted, shorten
+from nextlat_viz.figures.probes import METRICS, rounded
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from nextlat_viz.analysis import ProbeResult
 
-_METRICS = {"R2": "R²", "accuracy": "accuracy"}
 _CONTROLS = {"untrained": "untrained model", "shuffled": "shuffled labels", "chance": "most frequent class"}
 _LONGEST = 200
 _LIBRARIES = ("nextlat-viz", "plotly", "kaleido", "numpy", "anndata", "scikit-learn", "umap-learn", "torch")
@@ -158,27 +158,20 @@ def _rows(part: dict[str, Any]) -> str:
 
 
 def _probes(part: dict[str, Any]) -> str:
-    scores = []
+    scores: dict[tuple[str, str, str, int], list[str]] = {}
     for probe in part["probes"]:
         low, high = probe["interval"]
-        controls = [f"{name} {_number(probe[field])}" for field, name in _CONTROLS.items() if probe[field] is not None]
-        score = f"{_number(probe['score'])} [{_number(low)}, {_number(high)}]"
-        scores.append((_key(probe), f"{_short(probe['label'])} {score}; controls: {', '.join(controls)}"))
+        known = {name: probe[field] for field, name in _CONTROLS.items() if probe[field] is not None}
+        controls = [f"{name} {rounded(value, 3)}" for name, value in known.items()]
+        score = f"{rounded(probe['score'], 3)} [{rounded(low, 3)}, {rounded(high, 3)}]"
+        about = probe["target"], probe["site"], probe["metric"], probe["held-out episodes"]
+        scores.setdefault(about, []).append(f"{_short(probe['label'])} {score}; controls: {', '.join(controls)}")
     texts = []
-    for about in dict.fromkeys(about for about, _ in scores):
-        target, site, metric, episodes = about
+    for (target, site, metric, episodes), described in scores.items():
         of = f"Linear probe of {_short(target)} from {'the hidden state' if site == 'hidden' else _short(site)}"
-        interval = f"held-out {_METRICS[metric]} [95 % bootstrap interval over {counted(episodes, 'held-out episode')}]"
-        texts.append(f"{of}, {interval}: {'. '.join(text for key, text in scores if key == about)}.")
+        interval = f"held-out {METRICS[metric]} [95 % bootstrap interval over {counted(episodes, 'held-out episode')}]"
+        texts.append(f"{of}, {interval}: {'. '.join(described)}.")
     return " ".join(texts)
-
-
-def _key(probe: dict[str, Any]) -> tuple[str, str, str, int]:
-    return probe["target"], probe["site"], probe["metric"], probe["held-out episodes"]
-
-
-def _number(value: float) -> str:
-    return f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
 
 
 def _short(text: object) -> str:

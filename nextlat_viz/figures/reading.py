@@ -12,7 +12,7 @@ from nextlat_viz.display import escape, shorten
 from nextlat_viz.errors import at_least
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.bars import PATTERNS, bars, hatched, likeliest, name_axis
+from nextlat_viz.figures.bars import bars, hatched, likeliest, name_axis
 from nextlat_viz.figures.layout import LEGEND, Layout
 from nextlat_viz.figures.theme import Theme, dash, symbol
 from nextlat_viz.plotting import CATEGORICAL, CURSOR, Figure
@@ -70,7 +70,7 @@ def string_figure(
     if at_least("position", position, 0) > count:
         raise ValueError(f"position={position}: a string of {count} tokens has positions 0 to {count}")
     names = list(reading.surprise)[2:]
-    looks = dict(zip(names, _looks(names, list(reading.laws)), strict=True))
+    looks = _looks(names, list(reading.laws))
     known = {name: law[position] for name, law in reading.readers.items() if np.nansum(law[position]) > 0}
     chosen = likeliest(list(known.values()), _BARS) if known else np.zeros(0, dtype=int)
     shown = [shorten(reading.world.vocabulary[token], 10) for token in chosen]
@@ -79,17 +79,18 @@ def string_figure(
     surprise, law, plane = _views(layout, reading, position, shown, paths)
     changed = [] if original is None else reading.changed(original).tolist()
     for place in changed:
-        layout.lines.append(_band(place, themes.rgba(CATEGORICAL[1], 0.25), 0.4))
-    layout.lines.append(_band(position, CURSOR, 0.0))
+        across = {"x0": place - 0.4, "x1": place + 0.4, "xref": "x", "y0": 0, "y1": 1, "yref": "y domain"}
+        band = {"fillcolor": themes.rgba(CATEGORICAL[1], 0.25), "layer": "below", "line": {"width": 0}}
+        layout.lines.append({"type": "rect", **across, **band})
+    layout.rule(surprise, {"color": CURSOR, "width": 1.5, "dash": "dot"}, x=position)
     for name, look in looks.items():
         if original is not None:
             traces.append(_before(name, original.surprise[name], look, surprise))
         traces.append(_surprise(name, reading, look, surprise))
     for name, look in looks.items():
         if name in known:
-            marker = {"color": look["color"]} if look["exact"] else hatched(look["color"], look["pattern"])
             options = {"showlegend": False, "legendgroup": name, **law}
-            traces.append(bars(name, known[name], reading.world.vocabulary, chosen, marker, "law", **options))
+            traces.append(bars(name, known[name], reading.world.vocabulary, chosen, look["bars"], "law", **options))
     if paths and plane is not None:
         first = next(iter(paths.values()))
         traces.append(simplex.edges(None if first.axes else reading.world, meta={"role": "simplex"}, **plane))  # type: ignore[arg-type]
@@ -140,17 +141,15 @@ def difference(
     return "; ".join(parts) + "."
 
 
-def _looks(names: Sequence[str], models: Sequence[str]) -> list[dict[str, Any]]:
-    """Return colour, dash, mark and hatching of every reader; the ideal observer gets a wide grey line."""
-    colors = dict(zip(models, themes.model_colors(models), strict=True))
-    looks = []
-    for name in names:
-        i = models.index(name) if name in colors else 0
-        exact = name not in colors
-        color = themes.EXACT if exact else colors[name]
-        marks = {"dash": dash(i), "symbol": symbol(i), "pattern": PATTERNS[i % len(PATTERNS)]}
-        looks.append({"color": color, "width": 5 if exact else 2, "exact": exact, **marks})
-    return looks
+def _looks(names: Sequence[str], models: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return colour, dash, mark and bars of every reader; the ideal observer gets a wide grey line."""
+    grey = {"color": themes.EXACT}
+    exact: dict[str, Any] = {**grey, "width": 5, "dash": dash(0), "symbol": symbol(0), "bars": grey}
+    looks = {
+        name: {"color": color, "width": 2, "dash": dash(i), "symbol": symbol(i), "bars": hatched(color, i)}
+        for i, (name, color) in enumerate(zip(models, themes.model_colors(models), strict=True))
+    }
+    return {name: looks.get(name, exact) | {"exact": name not in looks} for name in names}
 
 
 def _views(
@@ -187,15 +186,7 @@ def _views(
     axes = next(iter(paths.values())).axes
     across, up = [{"title": {"text": name}} if axes else {"visible": False} for name in (axes or "xy")]
     title = "Place" if axes else "Belief"
-    return surprise, law, layout.view(columns[2], [0.0, 1.0], x=across, y={**up, "scaleanchor": "x3"}, title=title)
-
-
-def _band(place: int, color: str, width: float) -> dict[str, Any]:
-    """Mark a token in the view of the surprise by a band, or by a dotted line if `width` is 0."""
-    line = {"width": 0} if width else {"color": color, "width": 1.5, "dash": "dot"}
-    look = {"fillcolor": color, "layer": "below"} if width else {}
-    across = {"x0": place - width, "x1": place + width, "xref": "x"}
-    return {"type": "rect" if width else "line", **across, "y0": 0, "y1": 1, "yref": "y domain", "line": line, **look}
+    return surprise, law, layout.view(columns[2], [0.0, 1.0], x=across, y=up, title=title, square=True)
 
 
 def _surprise(name: str, reading: StringReading, look: Mapping[str, Any], axes: Mapping[str, str]) -> go.Scatter:

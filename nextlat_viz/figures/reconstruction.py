@@ -11,9 +11,11 @@ from jaxtyping import Bool, Float, Int
 from nextlat_viz.display import escape
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.compose import compose
+from nextlat_viz.figures.layout import note
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import MISSING, Figure
-from nextlat_viz.worlds.taxi.map import draw_map
+from nextlat_viz.worlds import drawing
+from nextlat_viz.worlds.taxi.map import add_heads, draw_map
 from nextlat_viz.worlds.taxi.streets import COMPASS, Streets
 
 if TYPE_CHECKING:
@@ -98,21 +100,14 @@ def reconstruction(
     lines = {
         "unused": _leaving(streets, ~result.used),
         "true": _leaving(streets, result.used),
-        "invented": _bowed(streets, result.invented),
+        "invented": _bowed(streets, result.invented).reshape(-1, 2),
     }
     counts = {part: count for part, (count, _) in result.counts.items()}
-    for part, (x, y) in lines.items():
-        figure.add_scatter(
-            # [None]: the legend leaves out a trace without points.
-            x=x if len(x) else [None],
-            y=y if len(y) else [None],
-            mode="lines",
-            line=_LOOKS[part],
-            name=f"{_NAMES[part]}: {counts[part]:,}",
-            meta={"role": part},
-            hoverinfo="skip",
-            showlegend=True,
-        )
+    for part, points in lines.items():
+        # NaN: the legend leaves out a trace without points.
+        places = points if len(points) else [np.nan, np.nan]
+        name = f"{_NAMES[part]}: {counts[part]:,}"
+        drawing.add_lines(figure, places, _LOOKS[part], name=name, meta={"role": part}, showlegend=True)
     if len(result.invented) <= _LEGIBLE_HEADS:
         _draw_heads(figure, streets, result.invented)
     rides = len(result.placed)
@@ -126,17 +121,8 @@ def reconstruction(
         margin_b=72,
     )
     # Replace the note of the world's map, which describes other lines, but keep its attribution.
-    figure.layout.annotations = ()
-    figure.add_annotation(
-        text=escape(f"{unplaced} {streets.attribution}." if streets.attribution else unplaced),
-        x=0.5,
-        y=0,
-        yshift=-56,
-        xref="paper",
-        yref="paper",
-        showarrow=False,
-        font_size=11,
-    )
+    about = escape(f"{unplaced} {streets.attribution}." if streets.attribution else unplaced)
+    figure.layout.annotations = [note(0.5, 0.0, about, yshift=-56, font={"size": 11})]
     return figure
 
 
@@ -183,56 +169,30 @@ def maps_side_by_side(
     return compose(drawn, height=height, theme=theme)
 
 
-def _leaving(
-    streets: Streets, chosen: Bool[np.ndarray, " edges"]
-) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+def _leaving(streets: Streets, chosen: Bool[np.ndarray, " edges"]) -> Float[np.ndarray, "points 2"]:
     """Return lines of the chosen true streets, with gaps: whole one-way streets, else the half next to the start."""
     source, target = streets.edges.T
     nodes = len(streets.nodes)
     both_ways = np.isin(target * nodes + source, source * nodes + target)
-    share = np.where(both_ways, 0.5, 1.0)[chosen]
-    source, target = source[chosen], target[chosen]
-    gap = np.full(len(source), np.nan)
-    x, y = (
-        np.stack([at[source], at[source] + share * (at[target] - at[source]), gap], axis=1).ravel()
-        for at in (streets.x, streets.y)
-    )
-    return x, y
+    share = np.where(both_ways, 0.5, 1.0)[chosen, None]
+    starts, ends = streets.places[streets.edges[chosen].T]
+    return drawing.segments(starts, starts + share * (ends - starts))
 
 
-def _bowed(
-    streets: Streets, invented: Int[np.ndarray, "streets 3"]
-) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+def _bowed(streets: Streets, invented: Int[np.ndarray, "streets 3"]) -> Float[np.ndarray, "streets 4 2"]:
     """Return lines of invented streets, bent to the right: some connect places that a true street connects too."""
-    source, target = invented[:, 0], invented[:, 2]
-    east, north = streets.x[target] - streets.x[source], streets.y[target] - streets.y[source]
-    gap = np.full(len(source), np.nan)
-    x, y = (
-        np.stack([at[source], at[source] + along / 2 + _BOW * aside, at[target], gap], axis=1).ravel()
-        for at, along, aside in ((streets.x, east, north), (streets.y, north, -east))
-    )
-    return x, y
+    starts, ends = streets.places[invented[:, [0, 2]].T]
+    along = ends - starts
+    bend = starts + along / 2 + _BOW * along[:, ::-1] * [1, -1]
+    return np.stack([starts, bend, ends, np.full_like(starts, np.nan)], axis=1)
 
 
 def _draw_heads(figure: Figure, streets: Streets, invented: Int[np.ndarray, "streets 3"]) -> None:
     """Draw an arrow head on each invented street, with the names of its ends as hover text."""
-    x, y = (points.reshape(-1, 4) for points in _bowed(streets, invented))
-    east, north = x[:, 2] - x[:, 1], y[:, 2] - y[:, 1]
-    figure.add_scatter(
-        x=x[:, 1] + 0.7 * east,
-        y=y[:, 1] + 0.7 * north,
-        mode="markers",
-        marker={
-            "symbol": "triangle-up",
-            "size": 7,
-            "angle": np.rad2deg(np.arctan2(east, north)),
-            "color": _LOOKS["invented"]["color"],
-        },
-        hovertext=[
-            escape(f"invented: {COMPASS[d]} from {streets.nodes[a]} to {streets.nodes[b]}")
-            for a, d, b in invented.tolist()
-        ],
-        hoverinfo="text",
-        meta={"role": "heads"},
-        showlegend=False,
-    )
+    _, bends, ends, _ = _bowed(streets, invented).transpose(1, 0, 2)
+    marker = {"size": 7, "color": _LOOKS["invented"]["color"]}
+    hover = [
+        escape(f"invented: {COMPASS[d]} from {streets.nodes[a]} to {streets.nodes[b]}") for a, d, b in invented.tolist()
+    ]
+    options = {"hovertext": hover, "hoverinfo": "text", "meta": {"role": "heads"}}
+    add_heads(figure, bends + 0.7 * (ends - bends), ends - bends, marker, **options)

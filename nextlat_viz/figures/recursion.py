@@ -113,14 +113,11 @@ def thinking_curves(
         more = "Open: it hurts. Below 1 %: dead."
         axes = layout.view(*grid.place(0, 1), x=steps, y=y, title="Which steps help?", more=more)
         traces += _margins(margins.table[margins.table["cells"] == "all"], looks, axes)
-        line = {"type": "line", "x0": 0, "x1": 1, "xref": f"{axes['xaxis']} domain", "yref": axes["yaxis"]}
-        layout.lines.append(line | {"y0": _DEAD, "y1": _DEAD, "line": {"color": themes.EXACT, "dash": "dot"}})
+        layout.rule(axes, {"color": themes.EXACT, "dash": "dot"}, y=_DEAD)
         views.append(axes)
     if cursor is not None:
         for axes in views:
-            line = {"type": "line", "x0": cursor, "x1": cursor, "xref": axes["xaxis"], "y0": 0, "y1": 1}
-            look = {"color": CURSOR, "width": 1.5}
-            layout.lines.append(line | {"yref": f"{axes['yaxis']} domain", "line": look, "layer": "below"})
+            layout.rule(axes, {"color": CURSOR, "width": 1.5}, x=cursor, layer="below")
     return layout.finish(
         traces,
         theme,
@@ -275,7 +272,8 @@ def thinking_boards(
         axes = layout.view(
             *grid.place(*divmod(i, columns)),
             x=place,
-            y=place | {"range": place["range"][::-1], "scaleanchor": f"x{i + 1}" if i else "x"},
+            y=place | {"range": place["range"][::-1]},
+            square=True,
             title=escape(", ".join(title)),
             more=_situation(thinking, puzzle, step),
         )

@@ -87,9 +87,9 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
         )
         start += gained if i else 0.0
         between_parts = between + gained
+        drawn, tallest = [], 0.0
         for j, view in enumerate(row):
             part, column = divmod(j, len(columns))
-            # Store the number of the new row for now; the loop below replaces it by the row's top.
             place = columns[column] if split else list(view.across)
             wide = (place[1] - place[0]) * max(room - sides, 1)
             shape = (view.up[1] - view.up[0]) * inside / max((view.across[1] - view.across[0]) * across, 1)
@@ -97,11 +97,9 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
             if height is None and _has_bars(figure, view):
                 high = min(high, max(_BARS * wide, _LEAST_BARS))
             _shrink_marks(new, view, wide / max((view.across[1] - view.across[0]) * across, 1))
-            places.append((view, place, float(part), high))
-        tallest = max(high for *_, high in places[-len(row) :])
-        for k in range(len(places) - len(row), len(places)):
-            view, place, number, _ = places[k]
-            places[k] = view, place, start + number * (tallest + between_parts), tallest
+            drawn.append((view, place, part))
+            tallest = max(tallest, high)
+        places += [(view, place, start + part * (tallest + between_parts), tallest) for view, place, part in drawn]
         start += parts * tallest + (parts - 1) * between_parts + (gaps[i] if i < len(gaps) else 0.0)
     moved = []
     for view, place, above, high in places:

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nextlat_viz.display import escape
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import one_of
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import KEY_LINE, LEGEND, Grid, Layout
 from nextlat_viz.figures.theme import OBJECTIVES, Theme
@@ -171,8 +171,7 @@ def _claim_heading(claim: Mapping[str, Any], letters: int) -> tuple[str, str]:
 
 def _require(columns: Sequence[str], table: pd.DataFrame, what: str) -> None:
     for name in columns:
-        if name not in table:
-            raise unknown(f"column of the {what}", name, map(str, table.columns))
+        one_of(f"column of the {what}", name, table)
 
 
 class _Marks:

@@ -17,6 +17,7 @@ _SHARED = ("barmode", "bargap", "bargroupgap", "barnorm", "boxmode", "boxgap", "
 # Pixels of a colour bar: its title and the space around it keep their size in a low view.
 _LEAST_BAR = 110
 Place = Callable[[float], float]
+Pixels = float | int
 
 
 class Sheet:
@@ -28,15 +29,7 @@ class Sheet:
         self._layout: dict[str, Any] = {"annotations": [], "shapes": [], "images": []}
         self._used: Counter[str] = Counter()
 
-    def put(
-        self,
-        figure: go.Figure,
-        left: float | int,
-        top: float | int,
-        width: float | int,
-        height: float | int,
-        title: str = "",
-    ) -> None:
+    def put(self, figure: go.Figure, left: Pixels, top: Pixels, width: Pixels, height: Pixels, title: str = "") -> None:
         """Put the views of a figure into a rectangle."""
         parts = figure.to_plotly_json()["layout"]
         for trace in figure.data:
@@ -52,10 +45,10 @@ class Sheet:
         def up(y: float | int) -> float:
             return 1 - (top + (1 - y) * height) / self._height
 
-        places = {"x": across, "y": up}
+        places, shares = {"x": across, "y": up}, {"x": width / self._width, "y": height / self._height}
         for old, new in names.items():
             if old.startswith("coloraxis"):
-                self._layout[new] = self._scaled(parts[old], across, up, height)
+                self._layout[new] = self._scaled(parts[old], places, height)
                 continue
             letter = old[0]
             axis = {**parts.get(f"{letter}axis{old[1:]}", {}), "automargin": False}
@@ -69,9 +62,7 @@ class Sheet:
             self._layout[f"{letter}axis{new[1:]}"] = axis
         for kind in ("annotations", "shapes", "images"):
             self._layout[kind] += [
-                self._moved(item, names, places, width, height)
-                for item in parts.get(kind, ())
-                if item.get("visible", True)
+                _moved(item, names, places, shares) for item in parts.get(kind, ()) if item.get("visible", True)
             ]
         if title:
             self._layout["annotations"].append(heading(title, "", across(0), up(1)))
@@ -81,7 +72,7 @@ class Sheet:
                     f"bars of one figure are {self._layout[name]!r}, of another {parts[name]!r}: they take two figures"
                 )
         first = not self._traces
-        self._traces += [self._trace(trace, i, names, first, across, up, height) for i, trace in enumerate(figure.data)]
+        self._traces += [self._trace(trace, i, names, first, places, height) for i, trace in enumerate(figure.data)]
 
     def _names(self, figure: go.Figure, parts: Mapping[str, Any]) -> dict[str, str]:
         """Return the new names of a figure's axes and colour axes."""
@@ -98,7 +89,7 @@ class Sheet:
         return names
 
     def _trace(
-        self, trace: Any, i: int, names: Mapping[str, str], first: bool, across: Place, up: Place, height: float | int
+        self, trace: Any, i: int, names: Mapping[str, str], first: bool, places: Mapping[str, Place], height: Pixels
     ) -> Any:
         content = trace.to_plotly_json()
         content |= {f"{letter}axis": names[content.get(f"{letter}axis", letter)] for letter in "xy"}
@@ -116,41 +107,17 @@ class Sheet:
             if holder.get("coloraxis") in names:
                 holder["coloraxis"] = names[holder["coloraxis"]]
             if "colorbar" in holder or holder.get("showscale"):
-                holder |= self._scaled(holder, across, up, height)
+                holder |= self._scaled(holder, places, height)
         return type(trace)(content)
 
-    def _moved(
-        self,
-        item: Mapping[str, Any],
-        names: Mapping[str, str],
-        places: Mapping[str, Any],
-        width: float | int,
-        height: float | int,
-    ) -> dict[str, Any]:
-        """Return an annotation, a shape or an image at its new place."""
-        moved = dict(item)
-        for letter in "xy":
-            for name in (f"{letter}ref", f"a{letter}ref"):
-                axis, *domain = str(item.get(name, letter if name[0] != "a" else "pixel")).split(" ")
-                if axis == "paper":
-                    for key in (letter, f"{letter}0", f"{letter}1"):
-                        if key in item and name[0] != "a":
-                            moved[key] = places[letter](float(item[key]))
-                    if f"size{letter}" in item:
-                        share = width / self._width if letter == "x" else height / self._height
-                        moved[f"size{letter}"] = item[f"size{letter}"] * share
-                elif axis in names:
-                    moved[name] = " ".join([names[axis], *domain])
-        return moved
-
-    def _scaled(self, holder: Mapping[str, Any], across: Place, up: Place, height: float | int) -> dict[str, Any]:
+    def _scaled(self, holder: Mapping[str, Any], places: Mapping[str, Place], height: Pixels) -> dict[str, Any]:
         """Return a copy of `holder` with its colour bar at the new place."""
         bar = dict(holder.get("colorbar", {}))
-        bar |= {"x": across(bar.get("x", 1.02)), "y": up(bar.get("y", 0.5))}
+        bar |= {"x": places["x"](bar.get("x", 1.02)), "y": places["y"](bar.get("y", 0.5))}
         if bar.get("lenmode", "fraction") == "fraction":
             long = bar.get("len", 1) * height
             if long < min(height, _LEAST_BAR):
-                bar |= {"y": up(0.0), "yanchor": "bottom"}
+                bar |= {"y": places["y"](0.0), "yanchor": "bottom"}
                 long = min(height, _LEAST_BAR)
             bar |= {"lenmode": "pixels", "len": long}
         return {**holder, "colorbar": bar}
@@ -162,3 +129,22 @@ class Sheet:
         margin = {"l": 8, "t": 0, "b": 0} if responsive else dict.fromkeys("lrtb", 0)
         look = {"template": template(theme), "hovermode": "closest", "height": self._height, "margin": margin}
         return Figure(self._traces, {**look, "legend": legend, **layout})
+
+
+def _moved(
+    item: Mapping[str, Any], names: Mapping[str, str], places: Mapping[str, Place], shares: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return an annotation, a shape or an image at its new place; an image is scaled to the new `shares`."""
+    moved = dict(item)
+    for letter in "xy":
+        for name in (f"{letter}ref", f"a{letter}ref"):
+            axis, *domain = str(item.get(name, letter if name[0] != "a" else "pixel")).split(" ")
+            if axis == "paper":
+                for key in (letter, f"{letter}0", f"{letter}1"):
+                    if key in item and name[0] != "a":
+                        moved[key] = places[letter](float(item[key]))
+                if f"size{letter}" in item:
+                    moved[f"size{letter}"] = item[f"size{letter}"] * shares[letter]
+            elif axis in names:
+                moved[name] = " ".join([names[axis], *domain])
+    return moved

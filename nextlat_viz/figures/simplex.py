@@ -43,14 +43,8 @@ def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[
         return []
     # Corners that coincide in the plane share one annotation.
     places, which = np.unique(corners.round(6) + 0.0, axis=0, return_inverse=True)
-    names = [
-        ", ".join(
-            escape(shorten(name, _LONGEST))
-            for name, place in zip(world.state_names, which.reshape(-1), strict=True)
-            if place == i
-        )
-        for i in range(len(places))
-    ]
+    states = np.array([escape(shorten(name, _LONGEST)) for name in world.state_names])
+    names = [", ".join(states[which.reshape(-1) == i]) for i in range(len(places))]
     out = places - corners.mean(axis=0)
     far = np.linalg.norm(out, axis=1, keepdims=True)
     # For a corner in the middle, no direction is outward: put its name below it.

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nextlat_viz.display import escape
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import one_of
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import Layout, column_domains
 from nextlat_viz.figures.theme import OBJECTIVES, Theme, dash
@@ -51,18 +51,10 @@ def loss_curves(
     ['NextLat', 'Bayes floor']
     """
     _require(metrics, "step", "loss")
-    figure = Figure(_losses(metrics))
-    figure.update_layout(
-        template=themes.template(theme),
-        title={"text": escape(title)},
-        height=360,
-        margin={"t": 48 if title else 30},
-        xaxis={"title": {"text": "training step"}, "type": "log" if log_steps else "linear"},
-        yaxis={"title": {"text": _LOSS}},
-        legend=_LEGEND,
-        hovermode="x unified",
-    )
-    return figure
+    layout, x = Layout(), {"title": {"text": "training step"}, "type": "log" if log_steps else "linear"}
+    layout.view([0.0, 1.0], [0.0, 1.0], x=x, y=_LOSS)
+    look = {"height": 360, "margin": {"t": 48 if title else 30}, "hovermode": "x unified"}
+    return _curves_figure(layout, _losses(metrics), title, theme, **look)
 
 
 def training_curves(
@@ -126,16 +118,14 @@ def training_curves(
                     )
                 )  # fmt: skip
         if step is not None:
-            ends = {"x0": step, "x1": step, "xref": axes["xaxis"], "y0": 0, "y1": 1, "yref": f"{axes['yaxis']} domain"}
-            layout.lines.append({"type": "line", "line": {"color": CURSOR, "width": 1, "dash": "dot"}, **ends})
+            layout.rule(axes, {"color": CURSOR, "width": 1, "dash": "dot"}, x=step)
     return _curves_figure(layout, traces, title, theme, meta={"least": 136})
 
 
 def _require(metrics: Mapping[str, pd.DataFrame], *columns: str) -> None:
     for table in metrics.values():
         for column in columns:
-            if column not in table:
-                raise unknown("column of the metrics", column, map(str, table.columns))
+            one_of("column of the metrics", column, table)
 
 
 def _curves(metrics: Mapping[str, pd.DataFrame], column: str, hover: str) -> list[Any]:
@@ -233,12 +223,5 @@ def headline_curves(checkpoints: Sequence[Any], *, title: str = "", theme: Theme
 
 def _curves_figure(layout: Layout, traces: Sequence[Any], title: str, theme: Theme, **options: Any) -> Figure:
     """Return a figure of curves side by side, with the legend at its top right."""
-    return layout.finish(
-        traces,
-        theme,
-        title={"text": escape(title)},
-        height=340,
-        margin={"t": 64 if title else 30},
-        legend=_LEGEND,
-        **options,
-    )
+    look = {"height": 340, "margin": {"t": 64 if title else 30}, "legend": _LEGEND}
+    return layout.finish(traces, theme, title={"text": escape(title)}, **look | options)

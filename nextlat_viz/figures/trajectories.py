@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from nextlat_viz.display import distinct, escape, shorten
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.bars import MOST_NAMES, PATTERNS, bars, hatched, likeliest, name_axis
+from nextlat_viz.figures.bars import MOST_NAMES, bars, hatched, likeliest, name_axis
 from nextlat_viz.figures.layout import Layout, heading, note
 from nextlat_viz.figures.rows import describer
 from nextlat_viz.figures.theme import Theme, dash, fading_path, symbol
@@ -96,7 +96,7 @@ def trajectories(
             traces += _path(name, color, place, at, texts, i, planes)
     for i, (label, color, chance) in enumerate(zip(labels, colors, chances, strict=True)):
         if chance is not None:
-            marker = hatched(color, PATTERNS[(i - 1) % len(PATTERNS)]) if i else {"color": color}
+            marker = hatched(color, i - 1) if i else {"color": color}
             options = {"showlegend": False, "legendgroup": names[i], **next_token}
             traces.append(bars(label, chance, tokens, likely, marker, "next", **options))
     for i, (name, color, path) in enumerate(zip(names[1:], colors[1:], paths, strict=True), start=1):
@@ -104,9 +104,7 @@ def trajectories(
             traces.append(_error(name, color, path, texts, i, errors))
     read = [token if place else "start" for token, place in zip(first.tokens, first.positions, strict=True)]
     traces.append(_strip(read, first.positions, at, selection, theme, strip))
-    line = {"color": CURSOR, "width": 1.5, "dash": "dot"}
-    across = {"x0": position, "x1": position, "xref": "x3"}
-    layout.lines.append({"type": "line", **across, "y0": 0, "y1": 1, "yref": "y3 domain", "line": line})
+    layout.rule(errors, {"color": CURSOR, "width": 1.5, "dash": "dot"}, x=position)
     return layout.finish(
         traces,
         theme,
@@ -148,7 +146,7 @@ def _views(
         layout.notes.append(note(0.77, 0.36, "The exact path is not known, so there is no distance.", **middle))
     distance = "Distance from the truth" if path.axes else "Distance from the exact belief"
     return [
-        layout.view([0.0, 0.48], [0.21, 0.93], x=across, y={**up, "scaleanchor": "x"}),
+        layout.view([0.0, 0.48], [0.21, 0.93], x=across, y=up, square=True),
         layout.view(
             right,
             [0.7, 1.0],

@@ -24,7 +24,6 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.pages.episode import episode_page
 from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.worlds import Episodes, World
-from nextlat_viz.worlds.groups import GroupWorld
 
 OVERALL = ("loss", "belief")
 """Measures of the figure of every seed."""
@@ -130,13 +129,19 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Plate:
-    """A kind of figure: a text of the runs it `needs`, the measures it shows, the groups it fits, and its drawings."""
+    """A kind of figure: a text of the runs it `needs`, its drawings, and its measures or the groups it `suits`."""
 
     title: str
     needs: str
-    measures: tuple[str, ...]
-    fits: Callable[[Group], bool]
     drawings: Callable[[Group], Iterator[Drawing]]
+    measures: tuple[str, ...] = ()
+    suits: Callable[[Group], bool] | None = None
+
+    def fits(self, group: Group) -> bool:
+        """Whether it suits a group; by default, whether a run of the group can be measured."""
+        if self.suits is not None:
+            return self.suits(group)
+        return any(name in measure.battery(run) for run in group.runs for name in self.measures)
 
 
 def seeds_drawing(groups: Sequence[Group]) -> Drawing:
@@ -303,29 +308,20 @@ def _has_beliefs(group: Group) -> bool:
     return bool(group.world.state_names) and "beliefs" in group.world.pictures
 
 
-def _is_taxi(group: Group) -> bool:
-    return group.world.name == "taxi" and bool(group.runs)
-
-
-def _measurable(name: str) -> Callable[[Group], bool]:
-    return lambda group: any(name in measure.battery(run) for run in group.runs)
-
-
 PLATES = (
-    Plate("Belief simplex", "a world with hidden states", (), _has_beliefs, _simplex),
-    Plate("Belief read from hidden states", "runs of a world with hidden states", (),
-          lambda group: _has_beliefs(group) and bool(group.runs), _belief),
-    Plate("Probe loss by offset", "runs of a world whose tokens are predicted", ("tokens_ahead",),
-          _measurable("tokens_ahead"), _offsets),
-    Plate("Acceptance by draft length", "a run of nextlat, mtp or jtp", ("acceptance",), _measurable("acceptance"),
-          _acceptance),
-    Plate("Compactness of the states", "runs", ("latent_geometry",), _measurable("latent_geometry"), _rank),
-    Plate("Sequence compression", "runs of a taxi world", ("compression_vafa", "compression_greedy"), _is_taxi,
-          _compression),
-    Plate("Reconstructed maps", "runs of a taxi world", ("map_reconstruction",), _is_taxi, _maps),
-    Plate("Running product by length", "runs of a group", ("state_tracking",),
-          lambda group: isinstance(group.world, GroupWorld) and bool(group.runs), _tracking),
-    Plate("Solved puzzles by recursion step", "runs of a recursive model", ("solved_by_step",),
-          _measurable("solved_by_step"), _recursion),
-    Plate("An episode to step through", "a world", (), lambda group: True, _episode),
-)  # fmt: skip
+    Plate("Belief simplex", "a world with hidden states", _simplex, suits=_has_beliefs),
+    Plate(
+        "Belief read from hidden states",
+        "runs of a world with hidden states",
+        _belief,
+        suits=lambda group: _has_beliefs(group) and bool(group.runs),
+    ),
+    Plate("Probe loss by offset", "runs of a world whose tokens are predicted", _offsets, ("tokens_ahead",)),
+    Plate("Acceptance by draft length", "a run of nextlat, mtp or jtp", _acceptance, ("acceptance",)),
+    Plate("Compactness of the states", "runs", _rank, ("latent_geometry",)),
+    Plate("Sequence compression", "runs of a taxi world", _compression, ("compression_vafa", "compression_greedy")),
+    Plate("Reconstructed maps", "runs of a taxi world", _maps, ("map_reconstruction",)),
+    Plate("Running product by length", "runs of a group", _tracking, ("state_tracking",)),
+    Plate("Solved puzzles by recursion step", "runs of a recursive model", _recursion, ("solved_by_step",)),
+    Plate("An episode to step through", "a world", _episode, suits=lambda group: True),
+)

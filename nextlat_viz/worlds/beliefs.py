@@ -65,19 +65,18 @@ def root(belief: Float[np.ndarray, " states"]) -> Level:
 
 def grow(level: Level, kernel: Kernel) -> Level:
     """The next level: the children of all beliefs. Equal children are merged and their probabilities added."""
+    import pandas as pd
+
     futures = kernel.futures(level.beliefs)
     chance = kernel.chances(futures @ kernel.readout)
     alive = chance > 0
     parent, token = np.nonzero(alive)
     beliefs = futures[alive] / chance[alive][:, None]
     probability = level.probability[parent] * chance[alive]
-    _, first, inverse = np.unique(keys(beliefs), return_index=True, return_inverse=True)
-    # np.unique sorts by key; restore the order of first appearance, by parent and token.
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    first = first[order]
-    merged = np.bincount(rank[inverse], weights=probability, minlength=len(first))
+    # Numbered in the order of first appearance, by parent and token.
+    number, _ = pd.factorize(keys(beliefs))
+    first = np.unique(number, return_index=True)[1]
+    merged = np.bincount(number, weights=probability)
     return Level(beliefs[first], merged, parent[first], token[first])
 
 
@@ -119,9 +118,7 @@ def reachable(kernel: Kernel, max_depth: int, max_beliefs: int) -> BeliefTree:
     return BeliefTree(np.array(beliefs), np.array(depths), tuple(prefixes), probability, closed)
 
 
-def floors(
-    kernel: Kernel, length: int, seed: int = 0
-) -> tuple[Float[np.ndarray, " length"], Float[np.ndarray, " length"]]:
+def floors(kernel: Kernel, length: int) -> tuple[Float[np.ndarray, " length"], Float[np.ndarray, " length"]]:
     """Entropy of the next token after 1..length tokens, and the standard error of each value, 0 where exact.
 
     Beyond the last exact depth a value is estimated: the mean entropy over random paths from the beliefs of that depth.
@@ -134,7 +131,7 @@ def floors(
         values[depth] = level.probability @ kernel.uncertainty(level.beliefs)
         depth += 1
     if depth < length:
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         share = level.probability / level.probability.sum()
         paths = level.beliefs[rng.choice(len(share), size=PATHS, p=share)]
         for t in range(depth, length):
@@ -174,11 +171,10 @@ def _closed_rate(kernel: Kernel, tree: BeliefTree) -> float:
     return float(average[0] @ kernel.uncertainty(tree.beliefs))
 
 
-def _estimated_rate(
-    kernel: Kernel, seed: int = 0, paths: int = 10_000, forget: int = 200, steps: int = 200
-) -> tuple[float, float]:
-    """Mean of exact entropies along seeded random paths, after ``forget`` tokens."""
-    rng = np.random.default_rng(seed)
+def _estimated_rate(kernel: Kernel) -> tuple[float, float]:
+    """Mean of exact entropies along seeded random paths, after their first tokens."""
+    paths, forget, steps = 10_000, 200, 200
+    rng = np.random.default_rng(0)
     beliefs = np.tile(kernel.start, (paths, 1))
     totals = np.zeros(paths)
     for step in range(forget + steps):

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.errors import unknown
-from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK, ROOM, TOOLBAR
+from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK, ROOM, TOOLBAR, Figure
 from nextlat_viz.worlds import checks
 
 if TYPE_CHECKING:
@@ -157,11 +157,11 @@ def state_colour(index: int) -> str:
     return CATEGORICAL[index % len(CATEGORICAL)]
 
 
-def layout(width: int, height: int) -> dict[str, Any]:
-    """Layout of a picture: transparent, without axes, with equal horizontal and vertical scales."""
+def canvas(width: int, height: int, x: Any = None, y: Any = None, equal: bool = True, fixed: bool = False) -> Figure:
+    """Return an empty picture of ranges `x` and `y`: transparent, without axes, `equal` in scale, `fixed` in zoom."""
     # Constrain the domain, not the range: plotly would keep a range fitted to a page whose size is not final.
-    hidden = {"visible": False, "fixedrange": False, "constrain": "domain"}
-    return {
+    hidden = {"visible": False, "fixedrange": fixed, "constrain": "domain"}
+    layout: dict[str, Any] = {
         "width": width,
         "height": height,
         "template": "none",
@@ -178,11 +178,12 @@ def layout(width: int, height: int) -> dict[str, Any]:
             "yanchor": "bottom",
         },
         "modebar": TOOLBAR,
-        "xaxis": hidden,
-        "yaxis": hidden | {"scaleanchor": "x"},
+        "xaxis": hidden | {"range": x},
+        "yaxis": hidden | {"range": y, "scaleanchor": "x" if equal else None},
         "hoverlabel": {"bgcolor": "#2b2f36", "font": {"color": "#ffffff"}},
         "dragmode": "pan",
     }
+    return Figure(layout=layout)
 
 
 def add_caption(figure: go.Figure, title: str, below: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from functools import lru_cache
 from typing import Any
 
@@ -127,15 +128,8 @@ def _legal_tokens(world: World, tokens: Int[np.ndarray, " T"]) -> int:
         legal = world.legal(tokens[None])[0]
         return tokens.size if legal.all() else int(legal.argmin())
     except ValueError:
-        # A hidden Markov world has no belief after an impossible token. Find the token by bisection.
-        possible, impossible = 0, tokens.size
-    while impossible - possible > 1:
-        middle = (possible + impossible) // 2
-        if _legal_tokens(world, tokens[:middle]) == middle:
-            possible = middle
-        else:
-            impossible = middle
-    return possible
+        # A hidden Markov world has no belief after an impossible token.
+        return bisect(range(1, tokens.size), False, key=lambda count: _legal_tokens(world, tokens[:count]) < count)
 
 
 def require_short(tokens: Int[np.ndarray, " T"], most: int | None) -> None:

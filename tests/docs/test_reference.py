@@ -41,7 +41,7 @@ def test_every_public_name_is_on_exactly_one_page(pages: dict[str, str]) -> None
                     f"{package}.{name} is on no page: see docs/reference.py"
                 )
     for package in ("figures", "models", "notebook", "pages"):
-        for name in getattr(nextlat_viz, package).__all__:
+        for name, _ in reference.listed(f"nextlat_viz.{package}"):
             assert _resolved(f"nextlat_viz.{package}.{name}") in objects, f"{package}.{name} is on no page"
 
 

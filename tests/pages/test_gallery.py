@@ -84,7 +84,7 @@ def test_a_failing_figure_is_named_and_the_others_are_written(
         raise ValueError("no <such> thing")
         yield
 
-    chosen = (Plate("Odd", "", (), lambda group: True, fails), *PLATES[:1])
+    chosen = (Plate("Odd", "", fails, suits=lambda group: True), *PLATES[:1])
     monkeypatch.setattr(gallery, "PLATES", chosen)
     index = write_gallery([run], measured, images=(), progress=False)
     assert "<b>Odd, z1r</b>: ValueError: no &lt;such&gt; thing" in index.read_text(encoding="utf-8")
@@ -98,7 +98,7 @@ def test_an_interruption_leaves_whole_files_and_no_index(
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(gallery, "PLATES", (*PLATES[:1], Plate("Stops", "", (), lambda group: True, stops)))
+    monkeypatch.setattr(gallery, "PLATES", (*PLATES[:1], Plate("Stops", "", stops, suits=lambda group: True)))
     with pytest.raises(KeyboardInterrupt):
         write_gallery([run], measured, images=(), progress=False)
     pages = {"every_seed.html", "beliefs_z1r.html"}

@@ -234,13 +234,11 @@ class Cloud(LiveWidget):
             For codes or colours that do not fit; the cloud then stays as it was.
         """
         colors = self._colors if palette is None else list(palette)
-        painted, listed = _packed_colors(codes, colors, self._n), None if key is None else _entries(key)
+        traits = {**_packed_colors(codes, colors, self._n), **({} if key is None else {"_key": _entries(key)})}
         self._colors = colors
         with self.hold_sync():
-            self.set_trait("_codes", painted["_codes"])
-            self.set_trait("_palette", painted["_palette"])
-            if listed is not None:
-                self.set_trait("_key", listed)
+            for name, value in traits.items():
+                self.set_trait(name, value)
 
     def move(self, positions: Positions) -> None:
         """Move the points, and show all of them; colours, selection and cursor stay.

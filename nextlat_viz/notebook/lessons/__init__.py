@@ -7,7 +7,7 @@ Examples
 ('rrxor', 8)
 """
 
-from nextlat_viz.notebook.lessons.lesson import Lesson, read_lesson, shipped_lessons
-from nextlat_viz.notebook.lessons.rail import Rail
-
-__all__ = ["Lesson", "Rail", "read_lesson", "shipped_lessons"]
+from nextlat_viz.notebook.lessons.lesson import Lesson as Lesson
+from nextlat_viz.notebook.lessons.lesson import read_lesson as read_lesson
+from nextlat_viz.notebook.lessons.lesson import shipped_lessons as shipped_lessons
+from nextlat_viz.notebook.lessons.rail import Rail as Rail

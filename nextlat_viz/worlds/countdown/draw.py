@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz.display import counted
-from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK, Figure
+from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.countdown.world import Countdown
@@ -58,9 +58,9 @@ def draw_equations(
         raise ValueError(f"episode must begin with a problem of world {world.name!r}, got {tokens.tolist()}")
     inputs, results, mentioned = _flow(world, tokens, upto)
     read = [number for number in results if world.prompt + 5 * number.column <= upto]
-    figure = Figure(layout=drawing.layout(width, 84 + 80 * world.numbers if height is None else height))
-    figure.update_xaxes(range=[-0.4, world.equations + 0.4])
-    figure.update_yaxes(range=[world.numbers - 0.35, -0.65], scaleanchor=None)
+    height = 84 + 80 * world.numbers if height is None else height
+    across, up = [-0.4, world.equations + 0.4], [world.numbers - 0.35, -0.65]
+    figure = drawing.canvas(width, height, across, up, equal=False)
     for number in results:
         _join(figure, number, number in read)
     target = int(tokens[world.numbers])

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
 from nextlat_viz.display import counted, escape, shorten
-from nextlat_viz.plotting import CURSOR, INK, Figure
+from nextlat_viz.plotting import CURSOR, INK
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.drawing import picture, state_colour
@@ -96,8 +96,8 @@ def _flattened(neighbours: Int[np.ndarray, "generators elements"]) -> Float[np.n
 
 
 def _cayley(world: GroupWorld, width: int, height: int) -> go.Figure:
-    figure = Figure(layout=drawing.layout(width, height))
     where = element_places(world)
+    figure = drawing.canvas(width, height, [-1.08, 1.08], [where[:, 1].min() - 0.08, where[:, 1].max() + 0.08])
     for k, generator in enumerate(world.generators):
         name = escape(shorten(f"then {world.vocabulary[generator]}"))
         places, line = drawing.segments(where, where[world.table[:, generator]]), {"width": 2, "color": state_colour(k)}
@@ -105,8 +105,6 @@ def _cayley(world: GroupWorld, width: int, height: int) -> go.Figure:
     orders = zip(world.vocabulary, world.order, strict=True)
     hover = [f"{escape(shorten(name))}<br>order {order}" for name, order in orders]
     drawing.add_dots(figure, where, hover, size=9, color=INK, line={"width": 0})
-    figure.update_xaxes(range=[-1.08, 1.08])
-    figure.update_yaxes(range=[where[:, 1].min() - 0.08, where[:, 1].max() + 0.08])
     note = "A dot is an element; a line multiplies it from the right by the generator named above."
     drawing.add_caption(figure, f"{world.name}: {len(where)} elements and the steps between them", note)
     legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1, "yanchor": "bottom"}
@@ -180,9 +178,7 @@ def draw_strip(
         floor -= scale * top + 1.6
     floor += 1.1
     height = round(150 - 42 * floor) if height is None else height
-    figure = Figure(layout=drawing.layout(width, height))
-    figure.update_yaxes(range=[floor - 2.1, 0.6], scaleanchor=None, fixedrange=True)
-    figure.update_xaxes(range=[first - 0.9, last + 0.6], fixedrange=True)
+    figure = drawing.canvas(width, height, [first - 0.9, last + 0.6], [floor - 2.1, 0.6], equal=False, fixed=True)
     for y, text in ticks:
         drawing.add_text(figure, (first - 0.55, y), text, 12)
     for k, (name, line) in enumerate(tracks):

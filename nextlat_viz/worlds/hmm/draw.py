@@ -106,7 +106,7 @@ def _beliefs(world: HiddenMarkovWorld, width: int, height: int, depth: int | Non
     """Reachable beliefs in picture coordinates; the area of a dot grows with the probability of the belief."""
     tree = world.reachable_beliefs(fitting_depth(world) if depth is None else depth)
     places = world.belief_coordinates(tree.beliefs)
-    figure = go.Figure(layout=drawing.layout(width, height))
+    figure = drawing.canvas(width, height)
     _draw_frame(figure, world)
     crowded = len(tree) > 200
     # Smaller in a narrow picture, such as in a panel, so that dots do not cover the names of corners.
@@ -153,7 +153,7 @@ def _moves(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
     tree = world.reachable_beliefs(max_depth=1)
     futures = world.kernel.futures(tree.beliefs)
     chances = world.kernel.chances(futures @ world.readout)
-    figure = go.Figure(layout=drawing.layout(width, height))
+    figure = drawing.canvas(width, height)
     _draw_frame(figure, world)
     for token, name in enumerate(world.vocabulary):
         possible = chances[:, token] > 0

@@ -42,7 +42,7 @@ class Arrow:
 
 def machine(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
     """Draw states and the moves between them, labelled with tokens and their probabilities."""
-    figure = go.Figure(layout=drawing.layout(width, height))
+    figure = drawing.canvas(width, height)
     margin = figure.layout.margin
     across, up = float(width - margin.l - margin.r), float(height - margin.t - margin.b)
     places = spread(world, across, up)

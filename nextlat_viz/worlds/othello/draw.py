@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
-from nextlat_viz.plotting import CURSOR, INK, Figure
+from nextlat_viz.plotting import CURSOR, INK
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.drawing import picture
@@ -43,11 +43,10 @@ def draw_board(
     side = _SIDES[truth["turn"][0, -1]]
     moves = [world.vocabulary[token] for token in np.flatnonzero(world.legal_next(tokens)[0, -1])]
     played = world.vocabulary[tokens[0, -1]]
+    situation = f"move {position} was {played}, {side} to move"
     if moves == ["end"]:
-        figure = _board(world, boards[-1], "the game is over", side, [], width, height)
-    else:
-        situation = f"move {position} was {played}, {side} to move"
-        figure = _board(world, boards[-1], situation, side, moves, width, height)
+        situation, moves = "the game is over", []
+    figure = _board(world, boards[-1], situation, side, moves, width, height)
     if played != "end":
         _mark(figure, SQUARES.index(played), np.flatnonzero((boards[-2] != 0) & (boards[-2] != boards[-1])))
     return figure
@@ -68,14 +67,12 @@ def _board(
         shapes += [{"x0": k, "x1": k, "y0": 0, "y1": 8, **groove}, {"x0": 0, "x1": 8, "y0": k, "y1": k, **groove}]
     names = [(k + 0.5, 8.32, "abcdefgh"[k]) for k in range(8)] + [(-0.32, 7.5 - k, str(k + 1)) for k in range(8)]
     # All at once: at each shape or text that is added, plotly checks all others again.
-    figure = Figure(layout=drawing.layout(width, height)).update_layout(
+    figure = drawing.canvas(width, height, [-0.7, 8.7], [-0.35, 8.65], fixed=True).update_layout(
         shapes=[shape | {"layer": "below"} for shape in shapes],
         annotations=[
             {"x": x, "y": y, "text": text, "showarrow": False, "font": {"size": 14, "color": INK}}
             for x, y, text in names
         ],
-        xaxis={"range": [-0.7, 8.7], "fixedrange": True},
-        yaxis={"range": [-0.35, 8.65], "fixedrange": True},
     )
     # Marker sizes are in pixels: the width of a square depends on the size of the picture.
     pixels = min((width - 32) / 9.4, (height - 84) / 9)

@@ -161,9 +161,8 @@ class Othello(World):
 
     def start_states(self) -> dict[str, np.ndarray]:
         """The opening: Black is to move, with two discs each."""
-        board = np.zeros(64, np.int8)
-        board[[SQUARES.index(name) for name in ("e4", "d5")]] = 1
-        board[[SQUARES.index(name) for name in ("d4", "e5")]] = 2
+        start = opening(1)
+        board = (squares(start.mine) + 2 * squares(start.theirs))[0].astype(np.int8)
         return {"board": board, "turn": np.array(0), "score": np.array(0)}
 
     def start_probs(self) -> Float[np.ndarray, " tokens"]:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
 from nextlat_viz.display import counted
-from nextlat_viz.plotting import CURSOR, INK, Figure
+from nextlat_viz.plotting import CURSOR, INK
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.drawing import picture, state_colour
@@ -31,7 +31,7 @@ def draw_star(
     tokens = episode.tokens[0]
     arms = world.arms_of(tokens[None])[0]
     height = (220 if world.arms == 2 else 500) if height is None else height
-    figure = Figure(layout=drawing.layout(width, height))
+    figure = drawing.canvas(width, height)
     places, step = _places(arms, width - 110, height - 160)
     size = min(_NODE * step, _LARGEST_NODE)
     at = position or 0

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from nextlat_viz.display import counted, escape
-from nextlat_viz.plotting import CURSOR, Figure
+from nextlat_viz.plotting import CURSOR
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.drawing import picture
@@ -48,9 +48,7 @@ def draw_queens(
     'queens: the first of 2 solutions'
     """
     size, empty = world.size, np.zeros(world.length, np.int64)
-    figure = Figure(layout=drawing.layout(width, height))
-    figure.update_xaxes(range=[-0.7, size + 0.7], fixedrange=True)
-    figure.update_yaxes(range=[size + 0.35, -0.65], fixedrange=True)
+    figure = drawing.canvas(width, height, [-0.7, size + 0.7], [size + 0.35, -0.65], fixed=True)
     figure.update_layout(shapes=board_squares(size))
     for k in range(size):
         drawing.add_text(figure, (k + 0.5, -0.32), "abcdefgh"[k], 14)

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz.display import counted, escape
-from nextlat_viz.plotting import INK, ROOM, Figure
+from nextlat_viz.plotting import INK, ROOM
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.drawing import picture, state_colour
@@ -37,11 +37,9 @@ def draw_places(
     """
     rows = math.ceil(len(world.places) / _columns(world))
     height = 124 + 160 * rows if height is None else height
-    figure = Figure(layout=drawing.layout(width, height))
-    figure.update_layout(margin={"l": ROOM, "r": ROOM, "t": 44, "b": 68})
     across, up = width - 2.0 * ROOM, height - 112.0
-    figure.update_xaxes(range=[-1, across + 1])
-    figure.update_yaxes(range=[up + 1, -1], scaleanchor=None)
+    figure = drawing.canvas(width, height, [-1, across + 1], [up + 1, -1], equal=False)
+    figure.layout.margin.b = 68
     rooms = _rooms(world, across, up)
     for name, (left, top, right, bottom) in zip(world.places, rooms, strict=True):
         corners = {"x0": left, "x1": right, "y0": top, "y1": bottom}

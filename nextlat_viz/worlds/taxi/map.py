@@ -81,11 +81,10 @@ def draw_map(
     across, up = np.ptp(streets.x), np.ptp(streets.y)
     if height is None:
         height = int(np.clip((width - 2 * ROOM) * up / max(across, 1e-9) + 100, 320, 1.2 * width))
-    figure = Figure(layout=drawing.layout(width, height))
     # A mark at the end of a street fits in a narrow panel too.
     margin = 0.055 * max(across, up)
-    figure.update_xaxes(range=[streets.x.min() - margin, streets.x.max() + margin])
-    figure.update_yaxes(range=[streets.y.min() - margin, streets.y.max() + margin])
+    ends_x, ends_y = ([at.min() - margin, at.max() + margin] for at in (streets.x, streets.y))
+    figure = drawing.canvas(width, height, ends_x, ends_y)
     notes, ends = [], ""
     if use is not None:
         counts = np.asarray(use)
@@ -100,7 +99,7 @@ def draw_map(
         notes += _draw_streets(figure, streets, faded=bool(paths))
     if len(streets.nodes) <= _AFFORDABLE_NAMES:
         hover = [escape(shorten(name, drawing.HOVER)) for name in streets.nodes]
-        drawing.add_dots(figure, np.stack([streets.x, streets.y], axis=1), hover, size=8, color=INK, opacity=0)
+        drawing.add_dots(figure, streets.places, hover, size=8, color=INK, opacity=0)
     if len(paths) == 1:
         ends = _draw_ride(figure, streets, paths[0], at, goal)
     else:
@@ -134,8 +133,7 @@ def _paths(streets: Streets, rides: ArrayLike | Sequence[ArrayLike] | None) -> l
 
 def _segments(streets: Streets, pairs: Int[np.ndarray, "pairs 2"]) -> Float[np.ndarray, "points 2"]:
     """Places of one trace with a straight line for each pair of intersections."""
-    places = np.stack([streets.x, streets.y], axis=1)
-    return drawing.segments(places[pairs[:, 0]], places[pairs[:, 1]])
+    return drawing.segments(*streets.places[pairs.T])
 
 
 def _by_pair(
@@ -162,15 +160,20 @@ def _draw_streets(figure: go.Figure, streets: Streets, faded: bool) -> list[str]
 
 def _draw_arrows(figure: go.Figure, streets: Streets, pairs: Int[np.ndarray, "pairs 2"], style: dict[str, Any]) -> None:
     """Add an arrowhead in the middle of every street, from its first end to its second."""
-    source, target = pairs.T
-    east, north = streets.x[target] - streets.x[source], streets.y[target] - streets.y[source]
-    figure.add_scatter(
-        x=streets.x[source] + east / 2,
-        y=streets.y[source] + north / 2,
-        mode="markers",
-        marker=style | {"symbol": "triangle-up", "angle": np.rad2deg(np.arctan2(east, north)), "line": {"width": 0}},
-        **QUIET,
-    )
+    starts, ends = streets.places[pairs.T]
+    add_heads(figure, starts + (ends - starts) / 2, ends - starts, style | {"line": {"width": 0}})
+
+
+def add_heads(
+    figure: go.Figure,
+    places: Float[np.ndarray, "heads 2"],
+    ways: Float[np.ndarray, "heads 2"],
+    marker: dict[str, Any],
+    **options: Any,
+) -> None:
+    """Add arrowheads at places that point along `ways`; options are those of a plotly trace."""
+    head = {"symbol": "triangle-up", "angle": np.rad2deg(np.arctan2(*ways.T))}
+    figure.add_scatter(x=places[:, 0], y=places[:, 1], mode="markers", marker=marker | head, **QUIET | options)
 
 
 def _draw_use(figure: go.Figure, streets: Streets, counts: np.ndarray, faded: bool) -> None:
@@ -221,9 +224,8 @@ def _draw_ride(
     _name_places(
         figure, streets, path, [(node, f"{label} {streets.nodes[node]}" if short else label) for node, label in ends]
     )
-    place = [streets.x[path[at]], streets.y[path[at]]]
     hover = [escape(shorten(f"at {streets.nodes[path[at]]}", drawing.HOVER))]
-    drawing.add_dots(figure, place, hover, size=11, color=CURSOR, line={"width": 0})
+    drawing.add_dots(figure, streets.places[path[at]], hover, size=11, color=CURSOR, line={"width": 0})
     return "" if short else f"From {names[0]} to {names[1]}."
 
 
@@ -242,9 +244,8 @@ def _draw_path(
 
 
 def _draw_place(figure: go.Figure, streets: Streets, node: int, label: str, marker: dict[str, Any]) -> None:
-    x, y = streets.x[node], streets.y[node]
     name = escape(shorten(f"{label} {streets.nodes[node]}", drawing.HOVER))
-    drawing.add_dots(figure, [x, y], [name], color=CURSOR, line={"width": 3, "color": CURSOR}, **marker)
+    drawing.add_dots(figure, streets.places[node], [name], color=CURSOR, line={"width": 3, "color": CURSOR}, **marker)
     # In a small map, a mark at the edge reaches into the margin.
     figure.data[-1].cliponaxis = False
 
@@ -262,7 +263,7 @@ def _name_places(
     # A picture can be smaller than its margins.
     scale = min(max(room, 1) / span for room, span in zip(free, spans, strict=True))
     along = np.linspace(0, 1, _PIECES, endpoint=False)[:, None]
-    places = np.stack([streets.x, streets.y], axis=1)
+    places = streets.places
     ride = (places[path[:-1], None] + along * np.diff(places[path], axis=0)[:, None]).reshape(-1, 2)
     # Each mark counts as much as a street.
     taken = np.concatenate([ride, np.repeat(places[[node for node, _ in names]], _PIECES, axis=0)])

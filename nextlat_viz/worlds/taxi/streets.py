@@ -89,6 +89,11 @@ class Streets:
         source, direction = np.nonzero(self.turns >= 0)
         return np.stack([source, self.turns[source, direction]], axis=1).astype(np.int64)
 
+    @cached_property
+    def places(self) -> Float[np.ndarray, "nodes 2"]:
+        """Positions of the intersections, east and north."""
+        return np.stack([self.x, self.y], axis=1)
+
     @property
     def n_edges(self) -> int:
         """Number of directed edges; a street open both ways counts twice."""

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz.display import counted, escape, shorten
-from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK, ROOM, Figure
+from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK, ROOM
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.drawing import picture
@@ -29,9 +29,7 @@ def draw_passage(
     lines = _lines(world, passage, at, max(20, int((width - 2 * ROOM) / _LETTER)))
     height = min(420, 92 + int(_LINE * max(len(lines), 4))) if height is None else height
     fit = max(3, int((height - 84) / _LINE))
-    figure = Figure(layout=drawing.layout(width, height))
-    figure.update_xaxes(range=[0, 1])
-    figure.update_yaxes(range=[0, 1], scaleanchor=None)
+    figure = drawing.canvas(width, height, [0, 1], [0, 1], equal=False)
     current = next((index for index, (_, holds) in enumerate(lines) if holds), 0)
     top = min(max(0, current - fit * 2 // 3), max(0, len(lines) - fit))
     text = "<br>".join(line for line, _ in lines[top : top + fit])
@@ -98,7 +96,7 @@ def draw_frequencies(
     order = np.argsort(-counts, kind="stable")
     order = order[counts[order] > 0]
     share = counts[order] / counts.sum()
-    figure = Figure(layout=drawing.layout(width, height))
+    figure = drawing.canvas(width, height)
     grid = {"visible": True, "showgrid": True, "gridcolor": "rgba(121,121,121,0.25)", "zeroline": False, "type": "log"}
     axis = grid | {"linecolor": INK, "tickfont": {"size": 12}, "dtick": 1, "scaleanchor": None}
     figure.update_layout(
