@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import plotly.graph_objects as go
 
 from nextlat_viz.display import LONGEST, escape, shorten
+from nextlat_viz.errors import one_of
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
@@ -123,7 +124,7 @@ class Layout:
 
     def finish(self, traces: Sequence[Any], theme: Theme, **options: Any) -> Figure:
         """Return a figure of these views, with the look of a theme and further options of plotly's layout."""
-        base: dict[str, Any] = {"template": _template(theme), "hovermode": "closest"}
+        base: dict[str, Any] = {"template": _template(one_of("theme", theme, get_args(Theme))), "hovermode": "closest"}
         base |= {name: items for name, items in (("annotations", self.notes), ("shapes", self.lines)) if items}
         # A panel draws a figure at every cursor step, and plotly spends most of that time on validating the template
         # and traces that it has validated before.

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import one_of
 from nextlat_viz.plotting import CATEGORICAL, DISTINCT, INK, MISSING, ROOM, SEQUENTIAL, TOOLBAR
 
 Theme = Literal["auto", "light", "dark"]
@@ -66,15 +66,16 @@ def template(theme: Theme = "auto") -> go.layout.Template:
     Raises
     ------
     UnknownNameError
-        For any other theme.
+        For any other name.
+    TypeError
+        If it is not text.
 
     Examples
     --------
     >>> template("auto").layout.paper_bgcolor
     'rgba(0,0,0,0)'
     """
-    if theme not in get_args(Theme):
-        raise unknown("theme", theme, get_args(Theme))
+    one_of("theme", theme, get_args(Theme))
     ink, rule = _INK[theme], _RULE[theme]
     hover_paper, hover_ink = _HOVER[theme]
     axis = {

@@ -16,6 +16,7 @@ from nextlat_viz import analysis, figures
 from nextlat_viz.analysis.reading import read_string
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.figures import theme as themes
+from nextlat_viz.figures.layout import Layout
 from nextlat_viz.figures.probes import scores
 from nextlat_viz.figures.rows import coloring, describer, prefix
 from nextlat_viz.figures.simplex import corner_names
@@ -221,6 +222,8 @@ def test_an_unknown_theme_is_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown theme 'drak'. Did you mean 'dark'"):
         # Unwrapped, because only these tests check annotations.
         inspect.unwrap(themes.template)("drak")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"theme must be one name, got \['dark'\]: give one of auto, light, dark"):
+        inspect.unwrap(Layout.finish)(Layout(), [], ["dark"])  # type: ignore[arg-type]
 
 
 def test_a_model_keeps_its_colour_beside_other_models() -> None:
