@@ -150,7 +150,8 @@ class View {
     figure.views.add(this);
     // Draw also when a hidden cell is shown at its old width: changes made while it was hidden are not drawn yet.
     this.sized = new ResizeObserver(() => {
-      if (this.stale || this.plot.clientWidth !== this.width || this.room() !== this.height) this.draw();
+      const width = this.plot.clientWidth;
+      if (width && (this.stale || width !== this.width || this.room() !== this.height)) this.draw();
     });
     this.sized.observe(this.plot);
     this.sized.observe(el);
