@@ -115,7 +115,7 @@ def optional(package: str, advice: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        # An installed package that is broken, or lacks one of its own dependencies, raises its own error.
+        # If the package is installed but cannot be imported, its own error says why.
         missing = isinstance(error, ModuleNotFoundError) and f"{package}.".startswith(f"{error.name}.")
         if not missing:
             raise

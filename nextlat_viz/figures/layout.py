@@ -124,6 +124,7 @@ class Layout:
 
     def finish(self, traces: Sequence[Any], theme: Theme, **options: Any) -> Figure:
         """Return a figure of these views, with the look of a theme and further options of plotly's layout."""
+        # Checked first, because the cache of templates needs a name.
         base: dict[str, Any] = {"template": _template(one_of("theme", theme, get_args(Theme))), "hovermode": "closest"}
         base |= {name: items for name, items in (("annotations", self.notes), ("shapes", self.lines)) if items}
         # A panel draws a figure at every cursor step, and plotly spends most of that time on validating the template
